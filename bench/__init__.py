@@ -1,0 +1,1 @@
+"""The bench host: serves a site on real links and shows what happens."""

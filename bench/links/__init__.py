@@ -1,0 +1,1 @@
+"""What moves the bytes: TCP sockets, serial ports, virtual pairs."""

@@ -1,0 +1,1 @@
+"""The twin: a deterministic simulation of a site of distributed energy resources."""

@@ -1,0 +1,53 @@
+"""How a device is reached: the entries of an asset's `protocols`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dertwin.schema import FrozenModel
+
+TcpUnitId = Annotated[int, Field(ge=1, le=255)]
+SerialUnitId = Annotated[int, Field(ge=1, le=247)]
+TcpPort = Annotated[int, Field(ge=1, le=65535)]
+Baudrate = Literal[1200, 2400, 4800, 9600, 14400, 19200, 28800, 38400, 57600, 76800, 115200, 230400, 460800, 921600]
+
+
+class TcpBinding(FrozenModel):
+    """A Modbus TCP server socket, or (`modbus_rtu_over_tcp`) RTU frames on one.
+
+    Bindings with the same `ip` and `port` are one server with several units.
+    `unknown_unit` says what a request for no unit of this server gets: exception 0x0B or silence.
+    """
+
+    kind: Literal["modbus_tcp", "modbus_rtu_over_tcp"]
+    ip: str = "0.0.0.0"
+    port: TcpPort
+    unit_id: TcpUnitId = 1
+    register_map: str | None = None
+    max_connections: int = Field(default=64, ge=1, le=10_000)
+    unknown_unit: Literal["exception", "silent"] = "exception"
+
+
+class RtuBinding(FrozenModel):
+    """A Modbus RTU server on a serial line; `port` is a path or `pty:NAME` (a virtual pair).
+
+    Bindings with the same `port` are one server with several units on one line.
+    `timeout` (s) is accepted for compatibility; a server does not wait for anything.
+    `fallback: pty` serves a virtual pair while the path does not exist.
+    """
+
+    kind: Literal["modbus_rtu"]
+    port: str = Field(min_length=1)
+    baudrate: Baudrate = 9600
+    parity: Literal["N", "E", "O"] = "N"
+    stopbits: Literal[1, 2] = 1
+    bytesize: Literal[7, 8] = 8
+    timeout: float = Field(default=1.0, gt=0)
+    unit_id: SerialUnitId = 1
+    register_map: str | None = None
+    min_turnaround_ms: float = Field(default=2.0, ge=0, le=1000)
+    suppress_echo: bool = False
+    fallback: Literal["pty", "none"] = "none"
+
+
+Binding = Annotated[TcpBinding | RtuBinding, Field(discriminator="kind")]

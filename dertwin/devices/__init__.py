@@ -1,0 +1,1 @@
+"""One file a device type: its Config, State, Measurements and step."""

@@ -1,0 +1,1 @@
+"""The Modbus server core: bytes in, bytes out, no I/O."""

@@ -1,0 +1,1 @@
+"""Pure functions of physics: SI values in, SI values out."""

@@ -1,0 +1,1 @@
+"""From values to Modbus words and back: codec, register maps, register images."""
