@@ -1,0 +1,31 @@
+"""What every link is: an address with units behind it, served until it breaks."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from bench.unit import Unit
+
+
+class LinkDown(Exception):
+    """The link cannot be opened or broke; the message says why and what helps."""
+
+
+class Link(Protocol):
+    """One TCP address or one serial line with the units that it serves."""
+
+    @property
+    def name(self) -> str:
+        """Return what the link is called in logs, e.g. `tcp 0.0.0.0:55001`."""
+        ...
+
+    @property
+    def units(self) -> dict[int, Unit]:
+        """Return the units served here by unit id; may change while the link is up."""
+        ...
+
+    async def serve(self, up: Callable[[str], None]) -> None:
+        """Open the link, call `up` with where clients reach it, and serve until cancelled.
+
+        Raises LinkDown or OSError when it cannot be opened or breaks.
+        """
+        ...

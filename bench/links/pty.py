@@ -1,0 +1,82 @@
+"""Virtual serial lines: a pair of pseudo-terminals joined by socat."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+
+from bench.links.link import LinkDown
+
+APPEAR_TIMEOUT_S = 3.0
+_PR_SET_PDEATHSIG = 1
+
+
+def client_end(path: str) -> str:
+    """Return what a client opens when we serve on `path`."""
+    return path + "_client"
+
+
+def pair_path(port: str) -> str:
+    """Return our end of the virtual pair for a port of the config.
+
+    `pty:NAME` becomes /tmp/dertwin_NAME. A path is taken as it is, except that nothing is ever
+    made in /dev, where the kernel's own names may come at any time.
+    """
+    if port.startswith("pty:"):
+        return f"/tmp/dertwin_{port.removeprefix('pty:')}"
+    return f"/tmp/dertwin_{os.path.basename(port)}" if port.startswith("/dev/") else port
+
+
+@contextlib.asynccontextmanager
+async def virtual_pair(path: str) -> AsyncIterator[None]:
+    """Run socat between `path` and its client end; both are gone when the context ends.
+
+    Raises LinkDown when socat is missing, fails, or something that is not a link is in the way.
+    """
+    ends = (path, client_end(path))
+    for end in ends:
+        if "," in end or ":" in end or "!" in end:
+            raise LinkDown(f"{end}: a virtual pair's path must not contain ',', ':' or '!'")
+        if os.path.islink(end):
+            os.unlink(end)  # left by a socat that was killed, or about to be replaced by socat anyway
+        elif os.path.lexists(end):
+            raise LinkDown(f"{end} exists and is not a virtual port; move it away or choose another port")
+    try:
+        socat = await asyncio.create_subprocess_exec(
+            "socat",
+            *(f"pty,rawer,link={end}" for end in ends),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            preexec_fn=_die_with_parent(),
+        )
+    except FileNotFoundError as error:
+        raise LinkDown("socat is not installed; install the package socat") from error
+    try:
+        await _wait_until_linked(socat, ends)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            socat.terminate()
+        await socat.communicate()
+
+
+async def _wait_until_linked(socat: asyncio.subprocess.Process, ends: tuple[str, str]) -> None:
+    for _ in range(int(APPEAR_TIMEOUT_S / 0.01)):
+        if socat.returncode is not None:
+            _, stderr = await socat.communicate()
+            raise LinkDown(f"socat failed: {stderr.decode(errors='replace').strip() or socat.returncode}")
+        if all(os.path.exists(end) for end in ends):
+            return
+        await asyncio.sleep(0.01)
+    raise LinkDown(f"socat did not make {ends[0]} within {APPEAR_TIMEOUT_S:g} s")
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Return what ends socat when this process is killed: else it would go on serving a dead line."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,251 @@
+"""Modbus on TCP sockets: Modbus TCP (MBAP), and RTU frames on a socket."""
+
+import asyncio
+import socket
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from bench.links.link import LinkDown
+from bench.log import OncePerMinute
+from bench.unit import Unit
+from dertwin.bindings import TcpBinding
+from dertwin.modbus import mbap, rtu
+from dertwin.modbus.errors import GatewayTargetFailedToRespond
+from dertwin.modbus.pdu import exception_reply
+
+log = structlog.get_logger()
+
+BACKLOG = 1024
+IDLE_TIMEOUT_S = 600.0
+HALF_FRAME_TIMEOUT_S = 10.0
+NOT_READING_TIMEOUT_S = 5.0
+SEND_BUFFER_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class TcpCounters:
+    """What happened on one TCP address since the start."""
+
+    connections: int = 0
+    closed_for_room: int = 0
+    closed_idle: int = 0
+    closed_not_reading: int = 0
+    protocol_errors: int = 0
+    unknown_unit: int = 0
+
+
+class TcpLink:
+    """One TCP address and the units behind it.
+
+    A single unit also answers unit ids 0 and 255, which on TCP mean the server itself.
+    """
+
+    def __init__(self, binding: TcpBinding) -> None:
+        """Serve at the address and with the limits of the binding (of any of its units)."""
+        self.units: dict[int, Unit] = {}
+        self.counters = TcpCounters()
+        self.line_counters = rtu.LineCounters()
+        self.log_protocol_error = OncePerMinute()
+        self.unknown_unit = binding.unknown_unit
+        self.kind = binding.kind
+        self._address = binding.ip, binding.port
+        self._max_connections = binding.max_connections
+        # Ordered by last activity, so that the first one is the one idle for longest.
+        self._connections: OrderedDict[TcpConnection, float] = OrderedDict()
+        self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def name(self) -> str:
+        """Return the link's name in logs and metrics."""
+        ip, port = self._address
+        return f"{'tcp' if self.kind == 'modbus_tcp' else 'rtu-over-tcp'} {ip}:{port}"
+
+    @property
+    def connections(self) -> int:
+        """Return how many clients are connected."""
+        return len(self._connections)
+
+    async def serve(self, up: Callable[[str], None]) -> None:
+        """Listen until cancelled; see Link."""
+        self._loop = asyncio.get_running_loop()
+        protocol = MbapConnection if self.kind == "modbus_tcp" else RtuConnection
+        ip, port = self._address
+        try:
+            server = await self._loop.create_server(
+                lambda: protocol(self), ip, port, backlog=BACKLOG, reuse_address=True
+            )
+        except OSError as error:
+            raise LinkDown(f"cannot listen on {ip}:{port}: {error.strerror or error}") from error
+        up(f"{ip}:{port}")
+        try:
+            while True:
+                await asyncio.sleep(1.0)
+                self._close_stale(self._loop.time())
+        finally:
+            server.close()
+            for connection in list(self._connections):
+                connection.transport.abort()
+
+    def unit(self, unit_id: int) -> Unit | None:
+        """Return the unit that a request for `unit_id` is for; None if there is none."""
+        unit = self.units.get(unit_id)
+        if unit is None and unit_id in (0, 255) and len(self.units) == 1:
+            (unit,) = self.units.values()
+        if unit is None:
+            self.counters.unknown_unit += 1
+        return unit
+
+    def opened(self, connection: "TcpConnection") -> None:
+        """Admit a client; if that is one too many, close the one idle for longest."""
+        self.counters.connections += 1
+        if len(self._connections) >= self._max_connections:
+            self.counters.closed_for_room += 1
+            oldest, _ = self._connections.popitem(last=False)
+            oldest.transport.abort()
+        self._connections[connection] = self._loop.time()
+
+    def active(self, connection: "TcpConnection") -> None:
+        """Note that a client sent something."""
+        if connection in self._connections:
+            self._connections[connection] = self._loop.time()
+            self._connections.move_to_end(connection)
+
+    def closed(self, connection: "TcpConnection") -> None:
+        """Forget a client."""
+        self._connections.pop(connection, None)
+
+    def _close_stale(self, now: float) -> None:
+        for connection, active_at in list(self._connections.items()):
+            idle_s = now - active_at
+            if connection.not_reading_since is not None:
+                if now - connection.not_reading_since > NOT_READING_TIMEOUT_S:
+                    self.counters.closed_not_reading += 1
+                    connection.transport.abort()
+            elif idle_s > IDLE_TIMEOUT_S or (connection.half_frame and idle_s > HALF_FRAME_TIMEOUT_S):
+                self.counters.closed_idle += 1
+                connection.transport.abort()
+
+
+class TcpConnection(asyncio.Protocol):
+    """One client of a TCP link."""
+
+    def __init__(self, link: TcpLink) -> None:
+        self.not_reading_since: float | None = None
+        self.transport: asyncio.Transport
+        self._link = link
+
+    @property
+    @abstractmethod
+    def half_frame(self) -> bool:
+        """Tell whether the rest of a frame is still to come."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        sock: socket.socket = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
+        self._link.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._link.closed(self)
+
+    def pause_writing(self) -> None:
+        """Stop taking requests from a client that does not read its replies."""
+        self.not_reading_since = asyncio.get_running_loop().time()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.not_reading_since = None
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+
+class MbapConnection(TcpConnection):
+    """A Modbus TCP client."""
+
+    def __init__(self, link: TcpLink) -> None:
+        super().__init__(link)
+        self._buffer = bytearray()
+
+    @property
+    def half_frame(self) -> bool:
+        return bool(self._buffer)
+
+    def data_received(self, data: bytes) -> None:
+        link = self._link
+        link.active(self)
+        self._buffer += data
+        try:
+            frames = mbap.take_frames(self._buffer)
+        except mbap.UntrustedStream as error:
+            self._answer(error.frames)
+            self._give_up(str(error))
+        else:
+            self._answer(frames)
+
+    def _answer(self, frames: list[mbap.Frame]) -> None:
+        units = self._link.units
+        replies = []
+        for transaction_id, unit_id, pdu in frames:
+            unit = units.get(unit_id) or self._link.unit(unit_id)
+            if unit is not None:
+                reply = unit.respond(pdu)
+            elif self._link.unknown_unit == "exception" and pdu[0] < 0x80:
+                reply = exception_reply(pdu[0], GatewayTargetFailedToRespond.code)
+            else:
+                continue
+            if reply:
+                replies.append(mbap.frame(transaction_id, unit_id, reply))
+        if replies:
+            self.transport.write(b"".join(replies))
+
+    def _give_up(self, reason: str) -> None:
+        link = self._link
+        link.counters.protocol_errors += 1
+        peer = self.transport.get_extra_info("peername")
+        link.log_protocol_error(str(peer[0]), "connection closed", link=link.name, peer=peer, reason=reason)
+        self.transport.close()
+
+
+class RtuConnection(TcpConnection):
+    """A client that sends RTU frames on a socket; nobody else shares its line."""
+
+    def __init__(self, link: TcpLink) -> None:
+        super().__init__(link)
+        self._decoder = rtu.RtuDecoder(link.units, link.line_counters)
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def half_frame(self) -> bool:
+        return self._decoder.deadline is not None
+
+    def data_received(self, data: bytes) -> None:
+        self._link.active(self)
+        loop = asyncio.get_running_loop()
+        self._answer(self._decoder.receive(data, loop.time()))
+        if self._timer:
+            self._timer.cancel()
+        deadline = self._decoder.deadline
+        self._timer = None if deadline is None else loop.call_at(deadline, self._silence)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._timer:
+            self._timer.cancel()
+
+    def _silence(self) -> None:
+        self._answer(self._decoder.silence())
+
+    def _answer(self, frames: list[rtu.RtuFrame]) -> None:
+        for kind, unit_id, pdu in frames:
+            if kind is rtu.Kind.BROADCAST:
+                for unit in self._link.units.values():
+                    unit.respond(pdu)
+            elif kind is rtu.Kind.OWN and (reply := self._link.units[unit_id].respond(pdu)):
+                self.transport.write(rtu.frame(unit_id, reply))

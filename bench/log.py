@@ -1,0 +1,50 @@
+"""structlog set-up: readable lines on a terminal, JSON when piped."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+_KEPT_PEERS = 1024
+
+
+def set_up_logging() -> None:
+    """Log to standard error: coloured lines on a terminal, one JSON object a line otherwise."""
+    terminal = sys.stderr.isatty()
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal),
+    ]
+    if terminal:
+        processors.append(structlog.dev.ConsoleRenderer())
+    else:
+        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=processors,
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+        cache_logger_on_first_use=True,
+    )
+
+
+class OncePerMinute:
+    """Logs warnings, at most one a minute for each peer: hostile input must not fill the disk."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        """Start with nothing logged."""
+        self._now = now
+        self._logged_at: dict[str, float] = {}
+
+    def __call__(self, peer: str, event: str, **fields: object) -> None:
+        """Log the event unless this peer had a line within the last minute."""
+        now = self._now()
+        last = self._logged_at.pop(peer, None)
+        if last is None or now - last >= 60.0:
+            structlog.get_logger().warning(event, **fields)
+            last = now
+        self._logged_at[peer] = last
+        if len(self._logged_at) > _KEPT_PEERS:
+            del self._logged_at[next(iter(self._logged_at))]

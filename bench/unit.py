@@ -1,0 +1,37 @@
+"""One device behind one unit id of a link."""
+
+from collections import defaultdict
+
+import structlog
+
+from dertwin.modbus.errors import ServerDeviceFailure
+from dertwin.modbus.pdu import exception_reply, respond
+from dertwin.registers.image import RegisterImage
+
+log = structlog.get_logger()
+
+
+class Unit:
+    """Answers the requests of one link for one device and counts them.
+
+    `requests` counts by (function code, exception code of the reply or 0).
+    """
+
+    __slots__ = ("asset_id", "image", "requests")
+
+    def __init__(self, asset_id: str, image: RegisterImage) -> None:
+        """Answer from the image of the device `asset_id`."""
+        self.asset_id = asset_id
+        self.image = image
+        self.requests: defaultdict[tuple[int, int], int] = defaultdict(int)
+
+    def respond(self, pdu: bytes) -> bytes:
+        """Return the reply to a request PDU; empty if it gets none."""
+        try:
+            reply = respond(pdu, self.image)
+        except Exception:
+            log.exception("request failed", device=self.asset_id, pdu=pdu.hex())
+            reply = exception_reply(pdu[0], ServerDeviceFailure.code)
+        if reply:
+            self.requests[pdu[0], reply[1] if reply[0] & 0x80 else 0] += 1
+        return reply

@@ -1,0 +1,1 @@
+"""What several tests use: a running service, a raw client on a serial line."""
