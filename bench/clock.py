@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 CATCH_UP_S = 1.0
+LATE_S = 0.01
 
 
 class StepClock:
@@ -35,17 +36,21 @@ class StepClock:
     @property
     def lag_s(self) -> float:
         """Return how far the next step is behind its deadline (s), 0 if it is not due yet."""
-        return max(0.0, self._now() - self._start - (self.steps + self.skipped + 1) * self.period_s)
+        return max(0.0, self._now() - self._deadline())
 
     async def due(self) -> int:
         """Wait for the next deadline and return how many steps are to be made, at least one."""
-        done = self.steps + self.skipped
-        while (behind := math.floor((self._now() - self._start) / self.period_s) - done) < 1:
-            await self._sleep(self._start + (done + 1) * self.period_s - self._now())
+        deadline = self._deadline()
+        while (now := self._now()) < deadline:
+            await self._sleep(deadline - now)
+        behind = 1 + math.floor((now - deadline) / self.period_s)
         # At a high simulation speed several steps share one wake-up of the event loop, which is not late.
         steps = min(behind, self._most)
+        if now - deadline >= max(self.period_s, LATE_S):
+            self.late += steps
         self.skipped += behind - steps
         self.steps += steps
-        if self._now() - (self._start + (done + 1) * self.period_s) >= max(self.period_s, 0.01):
-            self.late += steps
         return steps
+
+    def _deadline(self) -> float:
+        return self._start + (self.steps + self.skipped + 1) * self.period_s
