@@ -1,0 +1,302 @@
+"""The surroundings of a site: sky, air, grid and load, from models, CSV series and events."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AliasChoices,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from dertwin.devices.device import Conditions
+from dertwin.events import AnyEvent, Point, Timeline
+from dertwin.physics.series import Series, read_series
+from dertwin.physics.weather import DAY_S, Wander, ambient_temperature, clear_sky_irradiance
+from dertwin.schema import FrozenModel
+
+# What a site without external models sees: a day on which everything nominal is there to be used.
+NOMINAL_IRRADIANCE_W_M2 = 1000.0
+NOMINAL_AMBIENT_C = 20.0
+NOMINAL_FREQUENCY_HZ = 50.0
+NOMINAL_VOLTAGE_LL_V = 400.0
+NOMINAL_LOAD_W = 5000.0
+
+MIN_FREQUENCY_HZ, MAX_FREQUENCY_HZ = 45.0, 55.0
+MIN_VOLTAGE_LL_V, MAX_VOLTAGE_LL_V = 300.0, 480.0
+
+
+def _series(csv: str, repeat: bool, info: ValidationInfo) -> Series:
+    folder = (info.context or {}).get("folder", ".")
+    return read_series(Path(folder) / csv, repeat)
+
+
+class CsvSeries(FrozenModel):
+    """A CSV file of `time,value` lines instead of a model.
+
+    Time in seconds since midnight of the first day, value in the unit of what it stands for (W,
+    W/m2, degC, Hz, V line-to-line); linear between the lines. After the last line its value is
+    held, or, with `repeat`, the file starts over (its last line is then the first of the next round).
+    The path is relative to the config file. An unreadable file is a config error.
+    """
+
+    csv: str = Field(min_length=1)
+    repeat: bool = False
+    _points: Series = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _read(self, info: ValidationInfo) -> Self:
+        self._points = _series(self.csv, self.repeat, info)
+        return self
+
+    def at(self, time_s: float) -> float:
+        """Return the value at a time (s since midnight of the first day)."""
+        return self._points.at(time_s)
+
+
+class Power(FrozenModel):
+    """A constant load (W)."""
+
+    base_load_w: float = NOMINAL_LOAD_W
+
+
+class Irradiance(FrozenModel):
+    """A clear day: a half-sine from sunrise to sunset (h), `peak` W/m2 at its middle."""
+
+    peak: float = Field(default=1000.0, ge=0)
+    sunrise: float = Field(default=6.0, ge=0, le=24)
+    sunset: float = Field(default=18.0, ge=0, le=24)
+
+    @model_validator(mode="after")
+    def _the_sun_sets_after_it_rises(self) -> Self:
+        if self.sunset <= self.sunrise:
+            raise ValueError(f"sunset {self.sunset:g} must come after sunrise {self.sunrise:g}")
+        return self
+
+
+class AmbientTemperature(FrozenModel):
+    """A daily cosine: `mean` degC, `amplitude` K, highest at `peak_hour`."""
+
+    mean: float = NOMINAL_AMBIENT_C
+    amplitude: float = Field(default=5.0, ge=0)
+    peak_hour: float = Field(default=15.0, ge=0, le=24)
+
+
+class GridFrequency(FrozenModel):
+    """Grid frequency: nominal, slow drift and noise (standard deviations in Hz), within 45..55 Hz.
+
+    The same seed gives the same series; left out it is 0.
+    """
+
+    nominal_hz: float = Field(default=NOMINAL_FREQUENCY_HZ, ge=45, le=55)
+    noise_std: float = Field(default=0.0, ge=0)
+    drift_std: float = Field(default=0.0, ge=0)
+    seed: int = 0
+
+
+class GridVoltage(FrozenModel):
+    """Grid voltage line-to-line: nominal, slow drift and noise (standard deviations in V), within 300..480 V.
+
+    The same seed gives the same series; left out it is 0.
+    """
+
+    nominal_v_ll: float = Field(
+        default=NOMINAL_VOLTAGE_LL_V,
+        ge=300,
+        le=480,
+        validation_alias=AliasChoices("nominal_v_ll", "nominal_voltage_ll"),
+    )
+    noise_std: float = Field(default=0.0, ge=0)
+    drift_std: float = Field(default=0.0, ge=0)
+    seed: int = 0
+
+
+def _model_or_series(value: Any) -> str:
+    return (
+        "series" if isinstance(value, CsvSeries) or (isinstance(value, dict) and "csv" in value) else "model"
+    )
+
+
+_EITHER = Discriminator(_model_or_series)
+_FromCsv = Annotated[CsvSeries, Tag("series")]
+
+
+class ExternalModels(FrozenModel):
+    """The models of the surroundings; each may instead be a `{csv: file, repeat: bool}` series.
+
+    One that is left out is constant and nominal: 1000 W/m2, 20 degC, 50 Hz, 400 V, 5000 W of load.
+    """
+
+    power: Annotated[Annotated[Power, Tag("model")] | _FromCsv, _EITHER] | None = None
+    irradiance: Annotated[Annotated[Irradiance, Tag("model")] | _FromCsv, _EITHER] | None = None
+    ambient_temperature: Annotated[Annotated[AmbientTemperature, Tag("model")] | _FromCsv, _EITHER] | None = (
+        None
+    )
+    grid_frequency: Annotated[Annotated[GridFrequency, Tag("model")] | _FromCsv, _EITHER] | None = None
+    grid_voltage: Annotated[Annotated[GridVoltage, Tag("model")] | _FromCsv, _EITHER] | None = None
+
+
+class Load(FrozenModel):
+    """What the site consumes: `base_w` plus a daily profile or a CSV series.
+
+    `profile` is a list of [hour, W] points, linear between them and across midnight; `csv` is as in
+    CsvSeries. base_w is 5000 W when nothing else is given, otherwise 0.
+    """
+
+    base_w: float | None = None
+    profile: list[Point] | None = Field(default=None, min_length=1)
+    csv: str | None = Field(default=None, min_length=1)
+    repeat: bool = False
+    _points: Series | None = PrivateAttr(default=None)
+
+    @field_validator("profile")
+    @classmethod
+    def _hours_of_a_day(cls, profile: list[Point] | None) -> list[Point] | None:
+        if profile is not None:
+            if not all(0.0 <= hour <= 24.0 for hour, _ in profile):
+                raise ValueError("hours must be within 0..24")
+            _daily(profile)
+        return profile
+
+    @model_validator(mode="after")
+    def _one_source(self, info: ValidationInfo) -> Self:
+        if self.profile is not None and self.csv is not None:
+            raise ValueError("give `profile` or `csv`, not both")
+        if self.repeat and self.csv is None:
+            raise ValueError("`repeat` is about a `csv`, and there is none")
+        if self.profile is not None:
+            self._points = _daily(self.profile)
+        elif self.csv is not None:
+            self._points = _series(self.csv, self.repeat, info)
+        return self
+
+    def at(self, time_s: float) -> float:
+        """Return the load (W) at a time (s since midnight of the first day)."""
+        if self._points is None:
+            return NOMINAL_LOAD_W if self.base_w is None else self.base_w
+        return (self.base_w or 0.0) + self._points.at(time_s)
+
+
+def _daily(profile: list[Point]) -> Series:
+    times = [hour * 3600.0 for hour, _ in profile]
+    values = [value for _, value in profile]
+    if times[-1] != times[0] + DAY_S:
+        times.append(times[0] + DAY_S)
+        values.append(values[0])
+    return Series(times, values, repeat=True)
+
+
+class EnvironmentConfig(FrozenModel):
+    """The part of a site config that describes its surroundings.
+
+    `start_time_h` is the hour of the day at which the run starts. `load` and its old spelling
+    `external_models.power` exclude each other.
+    """
+
+    start_time_h: float = Field(default=0.0, ge=0)
+    external_models: ExternalModels = Field(default_factory=ExternalModels)
+    load: Load | None = None
+    events: list[AnyEvent] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _one_load(self) -> Self:
+        if self.load is not None and self.external_models.power is not None:
+            raise ValueError("give `load` or `external_models.power`, not both")
+        return self
+
+
+class Environment:
+    """The surroundings of a running site, advanced step by step.
+
+    `time_s` is the simulated time since the start of the run. Conditions are those at the end of a
+    step, the time that a snapshot of the step carries.
+    """
+
+    def __init__(self, config: EnvironmentConfig) -> None:
+        models = config.external_models
+        self.time_s = 0.0
+        self._time_lost_s = 0.0
+        self._start_s = config.start_time_h * 3600.0
+        self._irradiance = _irradiance_source(models.irradiance)
+        self._ambient = _ambient_source(models.ambient_temperature)
+        self._frequency = _frequency_source(models.grid_frequency)
+        self._voltage = _voltage_source(models.grid_voltage)
+        self._load = _load_source(config.load, models.power)
+        self._timeline = Timeline(config.events) if config.events else None
+
+    def step(self, dt_s: float) -> Conditions:
+        """Advance by dt_s (s, >= 0) and return the conditions at the end of the step."""
+        # Compensated summation: after a week of 0.1 s steps the clock is still right to the last bit.
+        increment_s = dt_s - self._time_lost_s
+        time_s = self.time_s + increment_s
+        self._time_lost_s = (time_s - self.time_s) - increment_s
+        self.time_s = time_s
+
+        clock_s = self._start_s + time_s
+        irradiance = self._irradiance(clock_s)
+        frequency_hz = self._frequency(clock_s, dt_s)
+        voltage_v = self._voltage(clock_s, dt_s)
+        load_w = self._load(clock_s)
+        if self._timeline is not None:
+            change = self._timeline.at(time_s)
+            irradiance *= change.irradiance_factor
+            frequency_hz += change.frequency_hz
+            voltage_v *= change.voltage_factor
+            load_w += change.load_w
+        if not MIN_FREQUENCY_HZ <= frequency_hz <= MAX_FREQUENCY_HZ:
+            frequency_hz = MIN_FREQUENCY_HZ if frequency_hz < MIN_FREQUENCY_HZ else MAX_FREQUENCY_HZ
+        if not MIN_VOLTAGE_LL_V <= voltage_v <= MAX_VOLTAGE_LL_V:
+            voltage_v = MIN_VOLTAGE_LL_V if voltage_v < MIN_VOLTAGE_LL_V else MAX_VOLTAGE_LL_V
+        return Conditions(clock_s, irradiance, self._ambient(clock_s), frequency_hz, voltage_v, load_w)
+
+
+def _irradiance_source(config: Irradiance | CsvSeries | None) -> Callable[[float], float]:
+    if config is None:
+        return lambda _: NOMINAL_IRRADIANCE_W_M2
+    if isinstance(config, CsvSeries):
+        return lambda time_s: max(0.0, config.at(time_s))  # pyranometers read below zero at night
+    peak, sunrise, sunset = config.peak, config.sunrise, config.sunset
+    return lambda time_s: clear_sky_irradiance(time_s, peak, sunrise, sunset)
+
+
+def _ambient_source(config: AmbientTemperature | CsvSeries | None) -> Callable[[float], float]:
+    if config is None:
+        return lambda _: NOMINAL_AMBIENT_C
+    if isinstance(config, CsvSeries):
+        return config.at
+    mean, amplitude, peak_hour = config.mean, config.amplitude, config.peak_hour
+    return lambda time_s: ambient_temperature(time_s, mean, amplitude, peak_hour)
+
+
+def _frequency_source(config: GridFrequency | CsvSeries | None) -> Callable[[float, float], float]:
+    if config is None:
+        return lambda _, __: NOMINAL_FREQUENCY_HZ
+    if isinstance(config, CsvSeries):
+        return lambda time_s, _: config.at(time_s)
+    wander = Wander(config.nominal_hz, config.noise_std, config.drift_std, f"grid_frequency {config.seed}")
+    return lambda _, dt_s: wander.step(dt_s)
+
+
+def _voltage_source(config: GridVoltage | CsvSeries | None) -> Callable[[float, float], float]:
+    if config is None:
+        return lambda _, __: NOMINAL_VOLTAGE_LL_V
+    if isinstance(config, CsvSeries):
+        return lambda time_s, _: config.at(time_s)
+    # The name in the seed keeps voltage and frequency apart when both are given the same number.
+    wander = Wander(config.nominal_v_ll, config.noise_std, config.drift_std, f"grid_voltage {config.seed}")
+    return lambda _, dt_s: wander.step(dt_s)
+
+
+def _load_source(load: Load | None, power: Power | CsvSeries | None) -> Callable[[float], float]:
+    if load is not None:
+        return load.at
+    if isinstance(power, CsvSeries):
+        return power.at
+    base_w = NOMINAL_LOAD_W if power is None else power.base_load_w
+    return lambda _: base_w
