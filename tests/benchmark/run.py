@@ -1,0 +1,56 @@
+"""Measures how good the simulator is and prints one table, with references taken in the same run.
+
+usage: python tests/benchmark/run.py [--markdown FILE] [GROUP ...]
+
+Groups: tcp, rtu, start, twin, memory; without any, all of them. With --markdown the table replaces
+what stands between the two marker lines of FILE. Everything runs on the loopback and on virtual
+serial ports; it takes four minutes and wants an otherwise idle machine.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import memory_figures
+import rtu_figures
+import start_figures
+import tcp_figures
+import twin_figures
+from programs import Missing
+from table import Figure, markdown, write_between_markers
+
+GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
+    "tcp": tcp_figures.figures,
+    "rtu": rtu_figures.figures,
+    "start": start_figures.figures,
+    "twin": twin_figures.figures,
+    "memory": memory_figures.figures,
+}
+
+
+def main() -> None:
+    """Measure the groups, print the table, and keep it if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.groups) - set(GROUPS):
+        parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="dertwin-bench-") as folder:
+        for name in arguments.groups or GROUPS:
+            print(f"measuring {name} ...", file=sys.stderr)
+            try:
+                figures += GROUPS[name](Path(folder))
+            except Missing as error:
+                print(f"{name} not measured: {error}", file=sys.stderr)
+    text = markdown(figures)
+    print(text)
+    if arguments.markdown:
+        write_between_markers(arguments.markdown, text)
+
+
+if __name__ == "__main__":
+    main()
