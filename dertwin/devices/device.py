@@ -12,7 +12,7 @@ class Command(NamedTuple):
 
 
 class CommandRange(NamedTuple):
-    """What a command accepts: values are clamped to low..high; outside `allowed`, if given, they are refused."""
+    """What a command accepts: values are clamped to low..high; those outside `allowed`, if given, refused."""
 
     low: float
     high: float
@@ -49,8 +49,17 @@ class Device(Protocol):
 
     config: Any
     state: Any
-    measurements: tuple[Any, ...]
-    commands: Mapping[str, CommandRange]
+
+    # Read-only, so that a device may promise its own NamedTuple.
+    @property
+    def measurements(self) -> tuple[Any, ...]:
+        """The SI measurements of the last step."""
+        ...
+
+    @property
+    def commands(self) -> Mapping[str, CommandRange]:
+        """The commands that the device takes, and the values it accepts."""
+        ...
 
     def step(
         self, conditions: Conditions, commands: Sequence[Command], requests: int, dt_s: float
