@@ -202,9 +202,11 @@ def _pack_objects(objects: Mapping[int, bytes], ids: Iterable[int]) -> tuple[byt
 
 
 def _conformity_level(objects: Iterable[int]) -> int:
-    """Return 0x81, 0x82 or 0x83: the highest category there is an object of, with individual access."""
-    highest = max(objects)
-    return 0x81 if highest <= 0x02 else 0x82 if highest <= 0x7F else 0x83
+    """Return 0x81, or 0x82 if there are more objects than the basic ones: with individual access.
+
+    No register map has private objects (0x80 and above), which would make it 0x83.
+    """
+    return 0x81 if max(objects) <= _LAST_ID_OF_CATEGORY[1] else 0x82
 
 
 _ANSWERS: dict[int, Callable[[bytes, RegisterImage], bytes]] = {

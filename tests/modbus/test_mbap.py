@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dertwin.modbus.mbap import Frame, UntrustedStream, frame, take_frames
@@ -32,6 +32,7 @@ def test_a_frame_is_built_and_taken_as_in_the_specification() -> None:
     assert take_frames(bytearray(adu)) == [(0x1501, 0xFF, bytes.fromhex("03 00 04 00 01"))]
 
 
+@settings(deadline=None)
 @given(st.lists(frames, max_size=20), st.lists(st.integers(0, 10_000), max_size=40))
 def test_a_stream_gives_the_same_frames_wherever_it_is_cut(sent: list[Frame], places: list[int]) -> None:
     stream = b"".join(frame(*each) for each in sent)
@@ -57,6 +58,7 @@ def test_the_shortest_and_the_longest_pdu_are_taken(pdu_length: int) -> None:
     assert take_frames(bytearray(frame(1, 2, pdu))) == [(1, 2, pdu)]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 0xFFFF), frames)
 def test_a_frame_of_another_protocol_is_dropped_and_the_next_one_taken(protocol_id: int, good: Frame) -> None:
     foreign = bytearray(frame(9, 9, b"\x03\x00\x00\x00\x01"))
@@ -73,6 +75,7 @@ def test_a_length_that_no_frame_has_ends_the_trust_in_the_stream(length: int, pr
     assert caught.value.frames == []
 
 
+@settings(deadline=None)
 @given(st.lists(frames, max_size=5))
 def test_good_frames_before_an_impossible_length_are_handed_over(sent: list[Frame]) -> None:
     stream = b"".join(frame(*each) for each in sent) + b"\0\1\0\0\0\0\1"
@@ -94,6 +97,7 @@ def test_the_opening_of_another_protocol_is_not_waited_on(other_protocol: bytes)
         take_frames(bytearray(other_protocol))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes_leave_less_than_one_frame_behind(noise: bytes) -> None:
     buffer = bytearray(noise)
