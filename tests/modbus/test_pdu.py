@@ -268,5 +268,13 @@ def test_an_object_longer_than_any_reply_is_cut_to_the_longest_reply() -> None:
     assert reply == pdu("2B 0E 01 81 FF 01 01 00 F4") + b"V" * 244
 
 
+@pytest.mark.parametrize(("length", "together"), [(142, 2), (143, 1)])
+def test_a_reply_carries_as_many_objects_as_fit_to_the_byte(length: int, together: int) -> None:
+    image = device(identification={0: b"V" * 100, 1: b"P" * length, 2: b"1"})
+    reply = respond(pdu("2B 0E 01 00"), image)
+    assert (reply[4], reply[5], reply[6]) == (0xFF, together, together)
+    assert len(reply) <= 253
+
+
 def test_the_reply_to_a_failed_execution_carries_the_function_and_its_code() -> None:
     assert exception_reply(0x10, ServerDeviceFailure.code) == pdu("90 04")
