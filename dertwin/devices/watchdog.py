@@ -7,8 +7,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from dertwin.devices.classic import CLASSIC
 from dertwin.devices.device import Command, CommandRange
 from dertwin.schema import FrozenModel
+from dertwin.stepping import clamp
 
 TOLERANCE_S = 1e-9  # ten steps of 0.1 s are a second
 
@@ -98,23 +100,27 @@ def _fallback_command(
     name: str, value: float, device_type: str, commands: Mapping[str, CommandRange]
 ) -> Command:
     si_name, factor = _known(name, device_type, commands, "fallback")
-    accepted = commands[si_name]
+    low, high, allowed = commands[si_name]
     si_value = value / factor
-    if accepted.allowed is not None and si_value not in accepted.allowed:
-        allowed = ", ".join(f"{v * factor:g}" for v in sorted(accepted.allowed))
-        raise ValueError(f"watchdog.fallback.{name}: {value:g} is not allowed; use one of {allowed}")
-    if not accepted.low <= si_value <= accepted.high:
-        limits = f"{accepted.low * factor:g} to {accepted.high * factor:g}"
+    if allowed is not None and si_value not in allowed:
+        named = ", ".join(f"{v * factor:g}" for v in sorted(allowed))
+        raise ValueError(f"watchdog.fallback.{name}: {value:g} is not allowed; use one of {named}")
+    margin = 1e-9 * abs(si_value)  # a rating in kW and its value in W may differ by a rounding
+    if not low - margin <= si_value <= high + margin:
+        limits = f"{low * factor:g} to {high * factor:g}"
         raise ValueError(f"watchdog.fallback.{name}: {value:g} is not allowed; use {limits}")
-    return Command(si_name, si_value)
+    return Command(si_name, clamp(si_value, low, high))
 
 
 def _known(
     name: str, device_type: str, commands: Mapping[str, CommandRange], place: str
 ) -> tuple[str, float]:
-    if name in commands:
-        return name, 1.0
-    close = get_close_matches(name, commands, n=1, cutoff=0.0)
+    """Return the SI name of a command, and the factor from its SI value to the value under this name."""
+    classic = {key: known for key, known in CLASSIC[device_type].items() if known[0] in commands}
+    names = {**{key: (key, 1.0) for key in commands}, **classic}
+    if name in names:
+        return names[name]
+    close = get_close_matches(name, names, n=1, cutoff=0.0)
     raise ValueError(
         f"watchdog.{place}: {name!r} is no command of a {device_type}; the closest is {close[0]!r}"
     )
