@@ -1,15 +1,18 @@
 """How a device is reached: the entries of an asset's `protocols`."""
 
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dertwin.schema import FrozenModel
 
 TcpUnitId = Annotated[int, Field(ge=1, le=255)]
 SerialUnitId = Annotated[int, Field(ge=1, le=247)]
 TcpPort = Annotated[int, Field(ge=1, le=65535)]
-Baudrate = Literal[1200, 2400, 4800, 9600, 14400, 19200, 28800, 38400, 57600, 76800, 115200, 230400, 460800, 921600]
+Baudrate = Literal[
+    1200, 2400, 4800, 9600, 14400, 19200, 28800, 38400, 57600, 76800, 115200, 230400, 460800, 921600
+]
 
 
 class TcpBinding(FrozenModel):
@@ -26,6 +29,19 @@ class TcpBinding(FrozenModel):
     register_map: str | None = None
     max_connections: int = Field(default=64, ge=1, le=10_000)
     unknown_unit: Literal["exception", "silent"] = "exception"
+
+    @field_validator("ip")
+    @classmethod
+    def _one_can_listen_on_it(cls, ip: str) -> str:
+        try:
+            address = None if ip == "localhost" else ip_address(ip)
+        except ValueError:
+            address = ip_address("255.255.255.255")
+        if address and (address.is_multicast or (address.version == 4 and address.is_reserved)):
+            raise ValueError(
+                f'"{ip}" is not allowed; use an IP address of this machine, 0.0.0.0 or localhost'
+            )
+        return ip
 
 
 class RtuBinding(FrozenModel):

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import ErrorType
 
 SHOWN_CHARACTERS = 60
 
@@ -66,7 +68,7 @@ def validation_errors(
     for fault in error.errors(include_url=False):
         spot = _Spot(model, document)
         spot.follow(fault["loc"], fault["type"] == "missing")
-        path, message = _explain(spot, fault["type"], fault["input"], fault.get("ctx", {}))
+        path, message = _explain(spot, fault)
         found.append(ConfigError(file, place_of([*at, *path]), message))
     return found
 
@@ -84,10 +86,14 @@ class _Spot:
         self.constraints: list[Any] = []
         self.owner: type[BaseModel] | None = None
         self._value: Any = document
+        self._key_annotation: Any = None
 
     def follow(self, loc: Sequence[str | int], missing: bool) -> None:
         for position, part in enumerate(loc):
             self._unwrap()
+            if part == "[key]":
+                self.annotation = self._key_annotation
+                continue
             if _is_union(self.annotation):
                 self.annotation = _member(self.annotation, self.constraints, part)
                 self.constraints = []
@@ -116,7 +122,7 @@ class _Spot:
             if field is not None:
                 self.annotation, self.constraints = field.annotation, [field, *field.metadata]
         elif get_origin(annotation) is dict:
-            self.annotation = arguments[1]
+            self._key_annotation, self.annotation = arguments
         elif arguments:
             fixed = isinstance(part, int) and part < len(arguments) and Ellipsis not in arguments
             self.annotation = arguments[part] if fixed and isinstance(part, int) else arguments[0]
@@ -126,8 +132,9 @@ class _Spot:
         self.constraints = [*self.constraints, *inner]
 
 
-def _explain(spot: _Spot, kind: str, value: object, context: dict[str, Any]) -> tuple[list[str | int], str]:
-    if kind == "extra_forbidden":
+def _explain(spot: _Spot, fault: ErrorDetails) -> tuple[list[str | int], str]:
+    kind, value, context = fault["type"], fault["input"], fault.get("ctx", {})
+    if kind in ("extra_forbidden", "invalid_key"):
         known = known_keys(spot.owner) if spot.owner else []
         return spot.path, f"unknown key; {use(known, spot.path[-1])}"
     if kind == "missing":
@@ -140,6 +147,8 @@ def _explain(spot: _Spot, kind: str, value: object, context: dict[str, Any]) -> 
         return [*spot.path, key], f"{show(value[key])} is not allowed; {use(tags, value[key])}"
     if kind == "value_error":
         return spot.path, str(context["error"])
+    if kind not in get_args(ErrorType):
+        return spot.path, fault["msg"]
     allowed = _allowed(spot.annotation, spot.constraints, value)
     return spot.path, f"{show(value)} is not allowed; use {allowed}"
 

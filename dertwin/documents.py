@@ -1,37 +1,97 @@
-"""Documents that people write: YAML, of which JSON is a part, read strictly."""
+"""Documents that people write: strict JSON, or YAML 1.2; no key twice, and errors with line or place."""
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from dertwin.config_errors import ConfigError, ConfigErrors, place_of, show
 
-class DocumentError(Exception):
-    """A document cannot be read or is no YAML; the text says where and why."""
+Place = tuple[str | int, ...]
 
 
-class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML 1.2 scalars (`1e-3` is a number, `On` and `12:30` are text), and no key twice."""
+class Document(NamedTuple):
+    """What a file holds, and the keys that it has twice (the last value counts)."""
 
-    # Built below; the class must not share the table of the YAML 1.1 loader.
+    content: Any
+    errors: list[ConfigError]
+
+
+def read_document(path: Path) -> Document:
+    """Read a document: JSON if the file's name or its first character says so, otherwise YAML.
+
+    Raises ConfigErrors if the file cannot be read or is not such a document.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _refused(path, f"is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    if not text.strip():
+        raise _refused(path, "is empty")
+    suffix = path.suffix.lower()
+    is_json = suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip()[0] == "{")
+    try:
+        content, twice = (_read_json if is_json else _read_yaml)(text)
+    except json.JSONDecodeError as error:
+        raise _refused(path, f"line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise _refused(path, f"{where}{error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise _refused(path, " ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise _refused(path, "is nested too deep") from error
+    return Document(
+        content,
+        [
+            ConfigError(str(path), place_of(place), f"the key {show(place[-1])} is there twice; use it once")
+            for place in twice
+        ],
+    )
+
+
+def _refused(path: Path, message: str) -> ConfigErrors:
+    return ConfigErrors([ConfigError(str(path), "", message)])
+
+
+def _read_json(text: str) -> tuple[Any, list[Place]]:
+    repeated: list[tuple[dict[str, Any], str]] = []
+
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        built = dict(pairs)
+        if len(built) < len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated.extend((built, key) for key in built if keys.count(key) > 1)
+        return built
+
+    content = json.loads(text, object_pairs_hook=build)
+    if not repeated:
+        return content, []
+    return content, [
+        (*place, key) for place, inner in _objects(content) for owner, key in repeated if owner is inner
+    ]
+
+
+def _objects(content: Any, place: Place = ()) -> Iterator[tuple[Place, dict[str, Any]]]:
+    if isinstance(content, dict):
+        yield place, content
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in items:
+        if isinstance(value, dict | list):
+            yield from _objects(value, (*place, key))
+
+
+class _Yaml(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads YAML 1.2 scalars: `1e-3` is a number; `On` and `12:30` are text."""
+
+    # Filled below; it must not be the table of the YAML 1.1 loader.
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a word", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is twice", key_node.start_mark
-                )
-            seen.add(key)
-        result: dict[Any, Any] = super().construct_mapping(node, deep)
-        return result
 
 
 for _tag, _pattern, _first in (
@@ -42,24 +102,30 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("merge", r"<<", "<"),
 ):
-    _StrictLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
-    )
+    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
-def read_document(path: Path) -> Any:
-    """Read a YAML or JSON file. Raises DocumentError, with the line where there is one."""
+def _read_yaml(text: str) -> tuple[Any, list[Place]]:
+    loader = _Yaml(text)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DocumentError(f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DocumentError(f"is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise DocumentError(f"{where}{error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DocumentError(f"is no YAML: {' '.join(str(error).split()) or 'nested too deep'}") from error
+        root = loader.get_single_node()
+        return loader.construct_document(root), list(_keys_twice(root))
+    finally:
+        loader.dispose()
+
+
+def _keys_twice(node: yaml.Node, place: Place = (), above: frozenset[int] = frozenset()) -> Iterator[Place]:
+    if id(node) in above:  # an alias of a node that it is part of
+        return
+    above |= {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _keys_twice(item, (*place, index), above)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                yield *place, name
+            seen.add(name)
+            yield from _keys_twice(value, (*place, name), above)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr, ValidationError
 
 from dertwin.config_errors import ConfigError, ConfigErrors, validation_errors
-from dertwin.documents import DocumentError, read_document
+from dertwin.documents import read_document
 from dertwin.registers.register import COIL, DISCRETE_INPUT, HOLDING, INPUT, Register
 from dertwin.schema import FrozenModel
 
@@ -93,13 +93,11 @@ def load_map(path: str | Path) -> RegisterMap:
     """Read a register map from a YAML file. Raises MapErrors with all faults at once."""
     file = str(path)
     try:
-        document = read_document(Path(path))
-    except DocumentError as error:
-        raise MapErrors([ConfigError(file, "", str(error))]) from error
+        document, errors = read_document(Path(path))
+    except ConfigErrors as error:
+        raise MapErrors(error.errors) from error
     if not isinstance(document, dict):
-        what = "is empty" if document is None else "has no keys"
-        raise MapErrors([ConfigError(file, "", f"{what}; a register map has at least `registers:`")])
-    errors = []
+        raise MapErrors([ConfigError(file, "", "has no keys; a register map has at least `registers:`")])
     try:
         register_map = RegisterMap.model_validate(document)
     except ValidationError as error:
