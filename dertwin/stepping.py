@@ -1,0 +1,37 @@
+"""The only primitives that anything moves with: limit, ramp and lag."""
+
+from decimal import Decimal
+from functools import lru_cache
+
+
+def clamp(value: float, low: float, high: float) -> float:
+    """Return value limited to low..high; low wins if the limits are reversed."""
+    if value > high:
+        value = high
+    return low if value < low else value
+
+
+def ramp(current: float, target: float, rate_per_s: float, dt_s: float) -> float:
+    """Return current moved towards target at rate_per_s (units per s, >= 0) for dt_s, never beyond it."""
+    most = rate_per_s * dt_s
+    if target > current + most:
+        return current + most
+    if target < current - most:
+        return current - most
+    return target
+
+
+def lag(current: float, target: float, tau_s: float, dt_s: float) -> float:
+    """Return a first-order lag after dt_s: the exact solution for a constant target, stable at any step.
+
+    tau_s (s) is the time constant; 0 means that the target is reached at once.
+    """
+    return target + (current - target) * decay(dt_s, tau_s)
+
+
+@lru_cache(maxsize=1024)
+def decay(dt_s: float, tau_s: float) -> float:
+    """Return exp(-dt_s / tau_s), 0 for tau_s = 0, rounded correctly so that every machine agrees."""
+    if tau_s <= 0.0:
+        return 0.0
+    return float((-Decimal(dt_s) / Decimal(tau_s)).exp())
