@@ -1,15 +1,17 @@
 """What is wrong with a config or a register map, one line for each fault."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel, Tag, ValidationError
+from pydantic import Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
+
+from dertwin.schema import FrozenModel
 
 SHOWN_CHARACTERS = 60
 
@@ -54,10 +56,11 @@ def place_of(path: Iterable[str | int]) -> str:
 
 
 def use(known: Iterable[str], wrong: object = None) -> str:
-    """Return "use one of ...", with the known name that is closest to the wrong one, if one is close."""
-    names = list(known)
-    near = get_close_matches(wrong, names, n=1) if isinstance(wrong, str) else []
-    return f"use one of {', '.join(names)}" + (f"; the closest is {near[0]}" if near else "")
+    """Return "use one of ...", after the known name that is closest to the wrong one, if one is close."""
+    names = {name.lower(): name for name in known}
+    near = get_close_matches(wrong.lower(), names, n=1) if isinstance(wrong, str) else []
+    closest = f"the closest is {names[near[0]]}; " if near else ""
+    return f"{closest}use one of {', '.join(names.values())}"
 
 
 def validation_errors(
@@ -84,7 +87,7 @@ class _Spot:
         self.path: list[str | int] = []
         self.annotation = annotation
         self.constraints: list[Any] = []
-        self.owner: type[BaseModel] | None = None
+        self.owner: type[FrozenModel] | None = None
         self._value: Any = document
         self._key_annotation: Any = None
 
@@ -116,7 +119,7 @@ class _Spot:
         annotation, self.annotation, self.constraints = self.annotation, None, []
         self.owner = None
         arguments = get_args(annotation)
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if isinstance(annotation, type) and issubclass(annotation, FrozenModel):
             self.owner = annotation
             field = _field(annotation, part)
             if field is not None:
@@ -138,7 +141,7 @@ def _explain(spot: _Spot, fault: ErrorDetails) -> tuple[list[str | int], str]:
         known = known_keys(spot.owner) if spot.owner else []
         return spot.path, f"unknown key; {use(known, spot.path[-1])}"
     if kind == "missing":
-        return spot.path, f"is missing; use {_allowed(spot.annotation, spot.constraints)}"
+        return spot.path, f"is missing; {_allowed(spot.annotation, spot.constraints)}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key = context["discriminator"].strip("'")
         tags = _tags(spot.annotation, key)
@@ -149,13 +152,13 @@ def _explain(spot: _Spot, fault: ErrorDetails) -> tuple[list[str | int], str]:
         return spot.path, str(context["error"])
     if kind not in get_args(ErrorType):
         return spot.path, fault["msg"]
-    allowed = _allowed(spot.annotation, spot.constraints, value)
-    return spot.path, f"{show(value)} is not allowed; use {allowed}"
+    return spot.path, f"{show(value)} is not allowed; {_allowed(spot.annotation, spot.constraints, value)}"
 
 
-def known_keys(model: type[BaseModel]) -> list[str]:
+def known_keys(model: type[FrozenModel]) -> list[str]:
     """Return the keys that a document may use for the fields of a model."""
-    return [key for name, field in model.model_fields.items() for key in _spellings(name, field)]
+    fields = [key for name, field in model.model_fields.items() for key in _spellings(name, field)]
+    return [*fields, *model.also_accepted]
 
 
 def _spellings(name: str, field: FieldInfo) -> list[str]:
@@ -166,7 +169,7 @@ def _spellings(name: str, field: FieldInfo) -> list[str]:
     return [choice for choice in choices if isinstance(choice, str)]
 
 
-def _field(model: type[BaseModel], key: str | int) -> FieldInfo | None:
+def _field(model: type[FrozenModel], key: str | int) -> FieldInfo | None:
     for name, field in model.model_fields.items():
         if key == name or key in _spellings(name, field):
             return field
@@ -214,20 +217,23 @@ def _tags(annotation: Any, key: str) -> list[str]:
 
 
 def _allowed(annotation: Any, constraints: Sequence[Any], wrong: object = None) -> str:
-    """Return in words what a field accepts."""
+    """Return what to use for a field: "use an integer from 1 to 255"."""
     inner, more = _unwrapped(annotation)
-    limits = _limits([*constraints, *more])
     if get_origin(inner) is Literal:
-        return use(map(str, get_args(inner)), wrong).removeprefix("use ")
-    if _is_union(inner):
-        return " or ".join(dict.fromkeys(_allowed(member, ()) for member in get_args(inner)))
-    if inner is str:
+        return use(map(str, get_args(inner)), wrong)
+    members = get_args(inner) if _is_union(inner) else [inner]
+    limits = _limits([*constraints, *more])
+    return f"use {' or '.join(dict.fromkeys(_in_words(member, limits) for member in members))}"
+
+
+def _in_words(annotation: Any, limits: Mapping[str, float]) -> str:
+    if annotation is str:
         return "a text" + (" that is not empty" if "min_length" in limits else "")
-    if inner is bool:
+    if annotation is bool:
         return "true or false"
-    if inner in (int, float):
-        return ("an integer" if inner is int else "a number") + _range(limits)
-    if get_origin(inner) in (list, tuple):
+    if annotation in (int, float):
+        return ("an integer" if annotation is int else "a number") + _range(limits)
+    if get_origin(annotation) in (list, tuple):
         return "a list" + (" that is not empty" if "min_length" in limits else "")
     return "an object"
 
@@ -243,7 +249,7 @@ def _limits(constraints: Sequence[Any]) -> dict[str, Any]:
     return found
 
 
-def _range(limits: dict[str, float]) -> str:
+def _range(limits: Mapping[str, float]) -> str:
     words = {"ge": "from", "gt": "above", "le": "up to", "lt": "below"}
     if "ge" in limits and "le" in limits:
         words["le"] = "to"

@@ -1,6 +1,6 @@
 """What the config of every asset has in common."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -62,6 +62,8 @@ class AssetConfig(FrozenModel):
     `ip`, `port`, `unit_id` and `register_map` on the asset itself are the short spelling of one
     Modbus TCP binding. Subclasses add `type` and build their device.
     """
+
+    also_accepted: ClassVar[tuple[str, ...]] = FLAT_BINDING
 
     asset_id: str | None = Field(default=None, min_length=1)
     protocols: list[Binding] = Field(default_factory=list)

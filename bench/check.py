@@ -1,0 +1,120 @@
+"""Checks a site config together with its register maps; the only place that joins maps and devices."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dertwin
+from dertwin.bindings import Binding
+from dertwin.config import Asset, SiteConfig, asset_ids, places, read_site
+from dertwin.config_errors import ConfigError, ConfigErrors, show, use
+from dertwin.devices.classic import CLASSIC
+from dertwin.devices.device import Device
+from dertwin.registers.layout import Layout, bind
+from dertwin.registers.map import MapErrors, RegisterMap, load_map
+
+DEFAULT_MAPS = {
+    "bess": "bess_modbus.yaml",
+    "inverter": "pv_inverter_modbus.yaml",
+    "chp": "chp_modbus.yaml",
+    "energy_meter": "energy_meter_modbus.yaml",
+}
+
+
+class CheckedSite(NamedTuple):
+    """A config that can be served; `layouts` has one for each binding, in order, of each asset_id."""
+
+    config: SiteConfig
+    layouts: Mapping[str, Sequence[Layout]]
+    maps_root: Path
+
+
+def check_site(path: Path) -> CheckedSite:
+    """Read a site config and bind its maps to its devices. Raises ConfigErrors with all faults."""
+    site = read_site(path)
+    errors = list(site.errors)
+    root, root_errors = _maps_root(path, site.document)
+    errors += root_errors
+    layouts: list[list[Layout]] = []
+    maps = MapFolder(root, site.file)
+    told: set[ConfigError] = set()
+    for index, asset in site.assets.items() if not root_errors else ():
+        device = asset.build()
+        layouts.append([])
+        for place, binding in places(site.document, index, asset):
+            try:
+                layouts[-1].append(maps.layout(asset, device, binding, place))
+            except MapErrors as found:
+                errors += [_used_by(place, error) for error in found.errors if error not in told]
+                told.update(found.errors)
+            except ConfigErrors as found:
+                errors += found.errors
+    if site.config is None or errors:
+        raise ConfigErrors(errors)
+    names = asset_ids(site.config.assets)
+    return CheckedSite(site.config, dict(zip(names, layouts, strict=True)), root)
+
+
+def check_asset(asset: Asset, maps_root: Path) -> list[Layout]:
+    """Bind the maps of one asset, for one that is added at run time. Raises ConfigErrors."""
+    maps, device = MapFolder(maps_root, ""), asset.build()
+    return [maps.layout(asset, device, b, f"protocols[{i}]") for i, b in enumerate(asset.protocols)]
+
+
+def shipped_maps() -> Path:
+    """Return the folder of the shipped register maps: in the installed package, or in the repository."""
+    package = Path(dertwin.__file__).parent
+    installed = package / "register_maps"
+    return installed if installed.is_dir() else package.parent / "register_maps"
+
+
+class MapFolder:
+    """The register maps of a site; equal devices with the same map share one layout."""
+
+    def __init__(self, root: Path, site_file: str) -> None:
+        """Look for maps in `root`; errors that are not a map's own are those of `site_file`."""
+        self._root = root
+        self._site_file = site_file
+        self._maps: dict[Path, RegisterMap] = {}
+        self._layouts: dict[tuple[object, ...], Layout] = {}
+
+    def layout(self, asset: Asset, device: Device, binding: Binding, place: str) -> Layout:
+        """Bind the map of a binding, which is at `place` in the site config. Raises ConfigErrors."""
+        file = self._file(binding.register_map or DEFAULT_MAPS[asset.type], f"{place}.register_map")
+        key = (file, asset.type, *device.commands.items())
+        if key not in self._layouts:
+            if file not in self._maps:
+                self._maps[file] = load_map(file)
+            measurements: Any = device.measurements
+            self._layouts[key] = bind(
+                self._maps[file], measurements._fields, device.commands, CLASSIC[asset.type]
+            )
+        return self._layouts[key]
+
+    def _file(self, name: str, place: str) -> Path:
+        root = os.path.normpath(self._root)
+        path = os.path.normpath(os.path.join(root, name))
+        if not path.startswith(os.path.join(root, "")):
+            problem = f"{show(name)} is not allowed; use a file inside {self._root}"
+        elif not os.path.isfile(path):
+            shown = sorted(str(file.relative_to(root)) for file in Path(root).rglob("*.y*ml"))
+            problem = f"{show(name)} is not a file in {self._root}; {use(shown, name)}"
+        else:
+            return Path(path)
+        raise ConfigErrors([ConfigError(self._site_file, place, problem)])
+
+
+def _maps_root(path: Path, document: Any) -> tuple[Path, list[ConfigError]]:
+    name = document.get("register_map_root") if isinstance(document, dict) else None
+    if not (isinstance(name, str) and name):
+        return shipped_maps(), []
+    for root in (path.parent / name, Path(name)):
+        if root.is_dir():
+            return root, []
+    message = f"{show(name)} is not a folder; use one beside the config file or in the working directory"
+    return path.parent, [ConfigError(str(path), "register_map_root", message)]
+
+
+def _used_by(place: str, error: ConfigError) -> ConfigError:
+    return error._replace(message=f"{error.message} (used by {place})")

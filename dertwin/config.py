@@ -1,0 +1,135 @@
+"""Site configs: one document that describes a whole site."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from dertwin.bindings import Binding
+from dertwin.config_errors import ConfigError, ConfigErrors, place_of, show, validation_errors
+from dertwin.config_links import link_errors
+from dertwin.devices.asset import FLAT_BINDING
+from dertwin.devices.bess import BessConfig
+from dertwin.devices.chp import ChpConfig
+from dertwin.devices.meter import EnergyMeterConfig
+from dertwin.devices.pv import PvInverterConfig
+from dertwin.documents import read_document
+from dertwin.environment import EnvironmentConfig
+
+Asset = Annotated[BessConfig | PvInverterConfig | ChpConfig | EnergyMeterConfig, Field(discriminator="type")]
+
+
+class SiteConfig(EnvironmentConfig):
+    """A site: its devices, how each is reached, and its surroundings.
+
+    `step` is the simulated time of one step (s); with `real_time` the steps follow the clock, `speed`
+    simulated seconds in each real one, otherwise the caller makes each step. `register_map_root` is
+    the folder of the register maps: relative to the config file or, if it is not there, to the
+    working directory; left out, the shipped maps are used.
+    """
+
+    site_name: str = Field(default="site", min_length=1)
+    step: float = Field(default=0.1, gt=0, le=3600)
+    real_time: bool = True
+    speed: float = Field(default=1.0, gt=0, le=1000)
+    register_map_root: str | None = Field(default=None, min_length=1)
+    assets: list[Asset] = Field(min_length=1)
+
+
+class SiteReading(NamedTuple):
+    """What reading a site config found: all its faults, and what of it is usable in spite of them.
+
+    `config` is None if it has faults; `assets` has each sound asset by its place in the document.
+    """
+
+    file: str
+    document: Any
+    config: SiteConfig | None
+    assets: Mapping[int, Asset]
+    errors: Sequence[ConfigError]
+
+
+def load_site(path: Path | str) -> SiteConfig:
+    """Read a site config, JSON or YAML. Raises ConfigErrors with all its faults."""
+    reading = read_site(Path(path))
+    if reading.config is None:
+        raise ConfigErrors(reading.errors)
+    return reading.config
+
+
+def read_site(path: Path) -> SiteReading:
+    """Read a site config and go on to the end, whatever is wrong with it.
+
+    Raises ConfigErrors only if the file is not a document at all.
+    """
+    document, errors = read_document(path)
+    context = {"folder": path.parent}
+    config: SiteConfig | None = None
+    try:
+        config = SiteConfig.model_validate(document, context=context)
+        assets = dict(enumerate(config.assets))
+    except ValidationError as error:
+        errors += validation_errors(error, SiteConfig, document, str(path))
+        assets = dict(_sound_assets(document, context))
+    # Derived names count every asset of a type, so with faulty assets only the given names are compared.
+    names = asset_ids(assets.values()) if config else [asset.asset_id for asset in assets.values()]
+    errors += _shared_names(str(path), dict(zip(assets, names, strict=True)))
+    bindings = {
+        place: binding for i, asset in assets.items() for place, binding in places(document, i, asset)
+    }
+    errors += link_errors(str(path), bindings)
+    return SiteReading(str(path), document, None if errors else config, assets, errors)
+
+
+def places(document: Any, index: int, asset: Asset) -> Iterator[tuple[str, Binding]]:
+    """Yield each binding of an asset after its place in the document, whichever way it is written."""
+    spelled_out = "protocols" in document["assets"][index]
+    for position, binding in enumerate(asset.protocols):
+        yield place_of(["assets", index, *(("protocols", position) if spelled_out else ())]), binding
+
+
+def asset_ids(assets: Iterable[Asset]) -> list[str]:
+    """Return the names of assets: their own, or `{type}-{n}`, the n-th of its type."""
+    count: Counter[str] = Counter()
+    names = []
+    for asset in assets:
+        count[asset.type] += 1
+        names.append(asset.asset_id or f"{asset.type}-{count[asset.type]}")
+    return names
+
+
+def site_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a site config."""
+    schema = SiteConfig.model_json_schema(by_alias=True)
+    for model in (schema, *schema["$defs"].values()):
+        if "properties" not in model:
+            continue
+        model["patternProperties"] = {"^_|^comment$": {"description": "A note of the author, ignored."}}
+        if "protocols" in model["properties"]:
+            model["properties"] |= _short_binding(schema["$defs"]["TcpBinding"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _sound_assets(document: Any, context: Mapping[str, Any]) -> Iterator[tuple[int, Asset]]:
+    entries = document.get("assets") if isinstance(document, dict) else None
+    adapter: TypeAdapter[Asset] = TypeAdapter(Asset)
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        try:
+            yield index, adapter.validate_python(entry, context=context)
+        except ValidationError:
+            continue
+
+
+def _shared_names(file: str, names: Mapping[int, str | None]) -> Iterator[ConfigError]:
+    owner: dict[str | None, int] = {}
+    for index, name in names.items():
+        first = owner.setdefault(name, index)
+        if name is not None and first != index:
+            message = f"{show(name)} is not allowed; it is the name of assets[{first}]: give each its own"
+            yield ConfigError(file, place_of(["assets", index, "asset_id"]), message)
+
+
+def _short_binding(tcp_binding: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tcp_binding["properties"][key] for key in FLAT_BINDING}
