@@ -45,8 +45,8 @@ class Register(FrozenModel):
     wrap: bool = False
     bits: dict[int, str] | None = None
     internal_name: Annotated[str | None, Field(validate_default=True)] = None
-    unit: str | None = None
-    description: str | None = None
+    unit: Label | None = None
+    description: Label | None = None
     options: dict[int, Label] | None = None
 
     @property

@@ -22,13 +22,13 @@ class Row(NamedTuple):
 
 
 def table(register_map: RegisterMap) -> list[Row]:
-    """Return a register map as rows of text, by table and address."""
+    """Return a register map as rows of text: what is read, then what is written, by table and address."""
     shown = {kind: register_map.readable(kind) for kind in (COIL, DISCRETE_INPUT, HOLDING, INPUT)}
     return [
         _row(
             register, [kind for kind, entries in shown.items() if any(register is entry for entry in entries)]
         )
-        for register in sorted(register_map.registers, key=lambda r: (r.table, r.address, r.direction))
+        for register in sorted(register_map.registers, key=lambda r: (r.direction, -r.table, r.address))
     ]
 
 
