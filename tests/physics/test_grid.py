@@ -112,7 +112,7 @@ def test_a_step_of_no_length_changes_nothing() -> None:
 
 
 def test_the_limits_of_a_config_must_be_in_order() -> None:
-    with pytest.raises(ValidationError, match="deep_under_voltage_pu 0.9 is above under_voltage_pu 0.5"):
+    with pytest.raises(ValidationError, match=r"deep_under_voltage_pu 0\.9 is above under_voltage_pu 0\.5"):
         GridProtectionConfig.model_validate({"deep_under_voltage_pu": 0.9, "under_voltage_pu": 0.5})
     with pytest.raises(ValidationError, match="under_frequency_hz"):
         GridProtectionConfig.model_validate({"under_frequency_hz": 52.0})
