@@ -1,0 +1,159 @@
+"""A site: its surroundings, its devices, and the power balance at its point of common coupling.
+
+Units and signs, for everything inside dertwin: SI (W, var, VA, Wh, V, A, Hz, s, degC; ratios 0..1).
+Power of a generating unit is positive out of it (generation, discharge); at the grid connection and
+its meters positive is import. kW, percent and scale factors exist only in configs and register maps.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from dertwin.config import SiteConfig, asset_ids, parse_asset
+from dertwin.devices.asset import AssetConfig
+from dertwin.devices.device import Command, Conditions, Device, PccFlow
+from dertwin.devices.meter import EnergyMeter
+from dertwin.environment import Environment
+
+NO_COMMANDS: Mapping[str, Sequence[Command]] = MappingProxyType({})
+NO_REQUESTS: Mapping[str, int] = MappingProxyType({})
+
+
+class SiteSnapshot(NamedTuple):
+    """A site at the end of a step; nothing in it ever changes.
+
+    `time_s` is the simulated time since the start of the run, `measurements` has each device's by asset id.
+    """
+
+    time_s: float
+    conditions: Conditions
+    pcc: PccFlow
+    measurements: Mapping[str, tuple[Any, ...]]
+
+
+class Site:
+    """A running site. Built by `build_site`, advanced by `step`.
+
+    `devices` has each device by its asset id, `snapshot` is the outcome of the last step (before the
+    first one: of a step of no length at the start of the run).
+    """
+
+    def __init__(self, config: SiteConfig) -> None:
+        self.config = config
+        self.devices: Mapping[str, Device] = {}
+        self._units: Sequence[tuple[str, Device]] = ()
+        self._meters: Sequence[tuple[str, EnergyMeter]] = ()
+        self._environment = Environment(config)
+        for asset_id, asset in zip(asset_ids(config.assets), config.assets, strict=True):
+            self._add(asset_id, asset.build())
+        self.snapshot = self.step(dt_s=0.0)
+
+    @property
+    def time_s(self) -> float:
+        """The simulated time since the start of the run (s)."""
+        return self.snapshot.time_s
+
+    def step(
+        self,
+        commands: Mapping[str, Sequence[Command]] = NO_COMMANDS,
+        dt_s: float | None = None,
+        requests: Mapping[str, int] = NO_REQUESTS,
+    ) -> SiteSnapshot:
+        """Advance by dt_s (s, the config's `step` if left out) and return what came of it.
+
+        Surroundings first, then every unit, then the balance at the point of common coupling, then
+        the meters: all within the step. `commands` has the writes since the last step by asset id, in
+        order; `requests` how many requests (reads too) each asset got since. Raises ValueError, with
+        nothing changed, for unknown assets or commands, values that a command refuses, or dt_s < 0.
+        """
+        if dt_s is None:
+            dt_s = self.config.step
+        if not 0.0 <= dt_s < math.inf:
+            raise ValueError(f"dt_s {dt_s} is not allowed; use a finite number of seconds >= 0")
+        if commands:
+            self._check(commands)
+
+        conditions = self._environment.step(dt_s)
+        power_w = conditions.load_w
+        reactive_var = 0.0
+        measurements: dict[str, tuple[Any, ...]] = {}
+        for asset_id, unit in self._units:
+            measured: Any = unit.step(conditions, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s)
+            power_w -= measured.active_power_w
+            reactive_var -= measured.reactive_power_var
+            measurements[asset_id] = measured
+        pcc = PccFlow(power_w, reactive_var)
+        for asset_id, meter in self._meters:
+            measurements[asset_id] = meter.step(
+                conditions, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s, pcc
+            )
+        time_s = self._environment.time_s
+        self.snapshot = SiteSnapshot(time_s, conditions, pcc, MappingProxyType(measurements))
+        return self.snapshot
+
+    def add_asset(self, config: AssetConfig | Mapping[str, Any]) -> str:
+        """Add a device that counts from the next step on; return its asset id.
+
+        Raises ValueError if the id is taken, pydantic.ValidationError if a mapping is no asset config.
+        """
+        asset: Any = config if isinstance(config, AssetConfig) else parse_asset(config)
+        asset_id = asset.asset_id or self._free_id(asset.type)
+        self._add(asset_id, asset.build())
+        return asset_id
+
+    def remove_asset(self, asset_id: str) -> None:
+        """Take a device out; the next balance is without it. Raises ValueError for an unknown id."""
+        self._known(asset_id)
+        self.devices = {name: device for name, device in self.devices.items() if name != asset_id}
+        self._units = [(name, unit) for name, unit in self._units if name != asset_id]
+        self._meters = [(name, meter) for name, meter in self._meters if name != asset_id]
+
+    def _add(self, asset_id: str, device: Device) -> None:
+        if asset_id in self.devices:
+            raise ValueError(f"asset id {asset_id!r} is taken; the site has {_listed(self.devices)}")
+        self.devices = {**self.devices, asset_id: device}
+        if isinstance(device, EnergyMeter):
+            self._meters = [*self._meters, (asset_id, device)]
+        else:
+            self._units = [*self._units, (asset_id, device)]
+
+    def _free_id(self, device_type: str) -> str:
+        number = 1
+        while f"{device_type}-{number}" in self.devices:
+            number += 1
+        return f"{device_type}-{number}"
+
+    def _known(self, asset_id: str) -> Device:
+        device = self.devices.get(asset_id)
+        if device is None:
+            raise ValueError(f"no asset {asset_id!r}; the site has {_listed(self.devices)}")
+        return device
+
+    def _check(self, commands: Mapping[str, Sequence[Command]]) -> None:
+        for asset_id, batch in commands.items():
+            known = self._known(asset_id).commands
+            for name, value in batch:
+                accepted = known.get(name)
+                if accepted is None:
+                    close = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                    raise ValueError(f"{asset_id} has no command {name!r}; the closest is {close!r}")
+                if not math.isfinite(value) or (accepted.allowed and value not in accepted.allowed):
+                    allowed = ", ".join(f"{v:g}" for v in sorted(accepted.allowed or ()))
+                    raise ValueError(
+                        f"{asset_id}.{name}: {value} is not allowed; use {allowed or 'a finite number'}"
+                    )
+
+
+def build_site(config: SiteConfig | Mapping[str, Any]) -> Site:
+    """Build a site from its config, or from a mapping of the same form.
+
+    Paths in a mapping are relative to the working directory. Raises pydantic.ValidationError for a
+    mapping that is no site config, ValueError for equal asset ids.
+    """
+    return Site(config if isinstance(config, SiteConfig) else SiteConfig.model_validate(dict(config)))
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(names) or "none"
