@@ -109,7 +109,8 @@ def _read_yaml(text: str) -> tuple[Any, list[Place]]:
     loader = _Yaml(text)
     try:
         root = loader.get_single_node()
-        return loader.construct_document(root), list(_keys_twice(root))
+        # No node at all: the file has nothing but comments.
+        return (loader.construct_document(root), list(_keys_twice(root))) if root else (None, [])
     finally:
         loader.dispose()
 
