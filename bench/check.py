@@ -56,7 +56,7 @@ def check_site(path: Path) -> CheckedSite:
     return CheckedSite(site.config, dict(zip(names, layouts, strict=True)), root)
 
 
-def check_asset(asset: Asset, maps_root: Path) -> list[Layout]:
+def check_asset(asset: Any, maps_root: Path) -> list[Layout]:
     """Bind the maps of one asset, for one that is added at run time. Raises ConfigErrors."""
     maps, device = MapFolder(maps_root, ""), asset.build()
     return [maps.layout(asset, device, b, f"protocols[{i}]") for i, b in enumerate(asset.protocols)]

@@ -20,6 +20,8 @@ from dertwin.environment import EnvironmentConfig
 
 Asset = Annotated[BessConfig | PvInverterConfig | ChpConfig | EnergyMeterConfig, Field(discriminator="type")]
 
+_ASSET: TypeAdapter[Asset] = TypeAdapter(Asset)
+
 
 class SiteConfig(EnvironmentConfig):
     """A site: its devices, how each is reached, and its surroundings.
@@ -83,6 +85,11 @@ def read_site(path: Path) -> SiteReading:
     return SiteReading(str(path), document, None if errors else config, assets, errors)
 
 
+def parse_asset(document: Mapping[str, Any]) -> Asset:
+    """Validate the config of one asset. Raises pydantic.ValidationError."""
+    return _ASSET.validate_python(dict(document))
+
+
 def places(document: Any, index: int, asset: Asset) -> Iterator[tuple[str, Binding]]:
     """Yield each binding of an asset after its place in the document, whichever way it is written."""
     spelled_out = "protocols" in document["assets"][index]
@@ -114,10 +121,9 @@ def site_schema() -> dict[str, Any]:
 
 def _sound_assets(document: Any, context: Mapping[str, Any]) -> Iterator[tuple[int, Asset]]:
     entries = document.get("assets") if isinstance(document, dict) else None
-    adapter: TypeAdapter[Asset] = TypeAdapter(Asset)
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
         try:
-            yield index, adapter.validate_python(entry, context=context)
+            yield index, _ASSET.validate_python(entry, context=context)
         except ValidationError:
             continue
 
