@@ -43,7 +43,7 @@ class OncePerMinute:
         now = self._now()
         last = self._logged_at.pop(peer, None)
         if last is None or now - last >= 60.0:
-            structlog.get_logger().warning(event, **fields)
+            structlog.get_logger().warning(event, peer=peer, **fields)
             last = now
         self._logged_at[peer] = last
         if len(self._logged_at) > _KEPT_PEERS:

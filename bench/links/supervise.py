@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -16,12 +16,16 @@ RETRY_S = 0.5
 
 @dataclass(slots=True)
 class LinkStatus:
-    """What is known of a link: `where` clients reach it while up, `reason` while down."""
+    """What is known of a link: `where` clients reach it while up, `reason` while down.
+
+    `settled` is set once the link has been up or has failed.
+    """
 
     up: bool = False
     where: str = ""
     reason: str = "not opened yet"
     times_up: int = 0
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def supervise(
@@ -32,6 +36,7 @@ async def supervise(
     def up(where: str) -> None:
         status.up, status.where, status.reason = True, where, ""
         status.times_up += 1
+        status.settled.set()
         log.info("link up", link=link.name, where=where, units=sorted(link.units))
 
     while True:
@@ -46,4 +51,5 @@ async def supervise(
         if status.up or reason != status.reason:
             log.warning("link down", link=link.name, reason=reason, retry_s=RETRY_S)
         status.up, status.reason = False, reason
+        status.settled.set()
         await sleep(RETRY_S)

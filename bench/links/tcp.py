@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import structlog
 
@@ -144,12 +145,11 @@ class TcpConnection(asyncio.Protocol):
         """Tell whether the rest of a frame is still to come."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         sock: socket.socket = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
+        self.transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
         self._link.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -209,7 +209,7 @@ class MbapConnection(TcpConnection):
         link = self._link
         link.counters.protocol_errors += 1
         peer = self.transport.get_extra_info("peername")
-        link.log_protocol_error(str(peer[0]), "connection closed", link=link.name, peer=peer, reason=reason)
+        link.log_protocol_error(str(peer[0]), "connection closed", link=link.name, reason=reason)
         self.transport.close()
 
 

@@ -68,7 +68,9 @@ def test_a_foreign_reply_hides_a_request_to_us_in_its_payload(decoder: RtuDecode
     assert requests_to_us(frames) == [OTHER_OWN]
 
 
-def test_an_adapter_that_pauses_inside_a_foreign_reply_does_not_expose_its_payload(decoder: RtuDecoder) -> None:
+def test_an_adapter_that_pauses_inside_a_foreign_reply_does_not_expose_its_payload(
+    decoder: RtuDecoder,
+) -> None:
     """8-byte chunks, one of which is a whole valid request to us, with 16 ms between them."""
     decoder.receive(request(FOREIGN, 12), 0.0)
     whole = reply(FOREIGN, b"\0" * 5 + request(OWN) + b"\0" * 11)

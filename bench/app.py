@@ -1,0 +1,158 @@
+"""Serves a site: one tick loop, one task for each link."""
+
+import asyncio
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from bench.check import CheckedSite, check_asset
+from bench.clock import StepClock
+from bench.links.link import Link
+from bench.links.serial import SerialLink
+from bench.links.supervise import LinkStatus, supervise
+from bench.links.tcp import TcpLink
+from bench.unit import Unit
+from dertwin.bindings import RtuBinding, TcpBinding
+from dertwin.config import parse_asset
+from dertwin.devices.asset import AssetConfig
+from dertwin.devices.device import Command
+from dertwin.registers.image import RegisterImage
+from dertwin.registers.layout import Layout
+from dertwin.site import Site, SiteSnapshot, build_site
+
+log = structlog.get_logger()
+
+# A burst of steps (catching up, or a high simulation speed) lets requests in at least this often.
+BURST_S = 0.005
+
+
+class Bench:
+    """A site and the links that serve it.
+
+    Use as an async context manager: inside, the links are served and, with `real_time`, the clock
+    runs. Without `real_time` the caller makes each step with `tick`.
+    """
+
+    def __init__(self, checked: CheckedSite) -> None:
+        """Build the site; nothing is opened yet."""
+        self.site: Site = build_site(checked.config)
+        self.clock: StepClock | None = None
+        self.links: dict[Hashable, Link] = {}
+        self.status: dict[Hashable, LinkStatus] = {}
+        self._images: dict[str, list[RegisterImage]] = {}
+        self._tasks: dict[Hashable, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._maps_root = checked.maps_root
+        for asset_id, layouts in checked.layouts.items():
+            self._bind(asset_id, layouts)
+
+    async def __aenter__(self) -> Self:
+        self._group = await asyncio.TaskGroup().__aenter__()
+        for key in self.links:
+            self._start(key)
+        if self.site.config.real_time:
+            self._tasks["tick"] = self._group.create_task(self._run_clock(), name="tick")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._group is not None
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+        await self._group.__aexit__(kind, error, traceback)
+        self._group = None
+
+    def tick(self) -> SiteSnapshot:
+        """Make one step: take the accepted writes, step the site, show the result in the registers."""
+        commands: dict[str, list[Command]] = {}
+        requests: dict[str, int] = {}
+        for asset_id, images in self._images.items():
+            for image in images:
+                if image.requests:
+                    requests[asset_id] = requests.get(asset_id, 0) + image.requests
+                    image.requests = 0
+                    if writes := image.drain():
+                        commands.setdefault(asset_id, []).extend(Command(*write) for write in writes)
+        snapshot = self.site.step(commands, requests=requests)
+        for asset_id, images in self._images.items():
+            for image in images:
+                image.publish(snapshot.measurements[asset_id])
+        return snapshot
+
+    async def settled(self) -> None:
+        """Wait until each link is up or has failed once."""
+        await asyncio.gather(*(status.settled.wait() for status in self.status.values()))
+
+    def add_asset(self, config: AssetConfig | Mapping[str, Any]) -> str:
+        """Add a device and serve it at once; it counts in the next balance. Return its asset id.
+
+        Raises ValueError if its id, or a unit id on one of its links, is taken, ConfigErrors for a
+        register map, pydantic.ValidationError if a mapping is no asset config.
+        """
+        asset = config if isinstance(config, AssetConfig) else parse_asset(config)
+        layouts = check_asset(asset, self._maps_root)
+        for binding in asset.protocols:
+            link = self.links.get(_key(binding))
+            if link and binding.unit_id in link.units:
+                raise ValueError(f"unit id {binding.unit_id} is taken on {link.name}")
+        asset_id = self.site.add_asset(asset)
+        self._bind(asset_id, layouts)
+        return asset_id
+
+    def remove_asset(self, asset_id: str) -> None:
+        """Take a device off its links and out of the site; a link without units is closed.
+
+        Raises ValueError for an unknown id.
+        """
+        device = self.site.devices.get(asset_id)
+        self.site.remove_asset(asset_id)
+        del self._images[asset_id]
+        for key in [_key(binding) for binding in device.config.protocols] if device else ():
+            link = self.links[key]
+            for unit_id in [unit_id for unit_id, unit in link.units.items() if unit.asset_id == asset_id]:
+                del link.units[unit_id]
+            if not link.units:
+                del self.links[key], self.status[key]
+                if task := self._tasks.pop(key, None):
+                    task.cancel()
+
+    def _bind(self, asset_id: str, layouts: Sequence[Layout]) -> None:
+        device = self.site.devices[asset_id]
+        self._images[asset_id] = []
+        for binding, layout in zip(device.config.protocols, layouts, strict=True):
+            image = RegisterImage(layout)
+            image.publish(device.measurements)
+            self._images[asset_id].append(image)
+            key = _key(binding)
+            if key not in self.links:
+                self.links[key] = TcpLink(binding) if isinstance(binding, TcpBinding) else SerialLink(binding)
+                self.status[key] = LinkStatus()
+                self._start(key)
+            self.links[key].units[binding.unit_id] = Unit(asset_id, image)
+
+    def _start(self, key: Hashable) -> None:
+        if self._group is not None:
+            link = self.links[key]
+            self._tasks[key] = self._group.create_task(supervise(link, self.status[key]), name=link.name)
+
+    async def _run_clock(self) -> None:
+        config = self.site.config
+        self.clock = StepClock(config.step / config.speed)
+        while True:
+            steps = await self.clock.due()
+            burst_ends = time.monotonic() + BURST_S
+            for _ in range(steps):
+                self.tick()
+                if time.monotonic() >= burst_ends:
+                    await asyncio.sleep(0)
+                    burst_ends = time.monotonic() + BURST_S
+
+
+def _key(binding: TcpBinding | RtuBinding) -> Hashable:
+    """Return what bindings of one link have in common."""
+    return (binding.ip, binding.port) if isinstance(binding, TcpBinding) else binding.port

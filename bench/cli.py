@@ -1,0 +1,111 @@
+"""The command `dertwin`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from bench import client
+from dertwin.config_errors import ConfigErrors
+
+EX_CONFIG = 78
+"""Exit status of a bad config, as in sysexits.h: a supervisor must not restart into it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; `dertwin -c FILE` means `dertwin run -c FILE`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in ("-c", "--config"):
+        given.insert(0, "run")
+    options = _parser().parse_args(given)
+    try:
+        status: int = options.command(options)
+    except ConfigErrors as errors:
+        for error in errors.errors:
+            print(error, file=sys.stderr)
+        return EX_CONFIG
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output, e.g. `head`, has what it wanted
+        return 0
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dertwin", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"dertwin {version('dertwin')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="serve a site until stopped (also: dertwin -c FILE)")
+    run.add_argument("-c", "--config", type=Path, required=True, help="site config, JSON or YAML")
+    run.add_argument(
+        "--fallback",
+        choices=("pty", "none"),
+        help="for all serial ports: whether a missing one is replaced by a virtual pair",
+    )
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser("check", help="check a site config and its register maps; opens no port")
+    check.add_argument("config", type=Path)
+    check.set_defaults(command=_check)
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of a site config")
+    schema.set_defaults(command=_schema)
+
+    table = commands.add_parser("map", help="print a register map as a table")
+    table.add_argument("file", help="a path, or the name of a shipped map")
+    table.set_defaults(command=_map)
+
+    read = commands.add_parser("read", help="read a device's registers by name through its map")
+    client.add_arguments(read)
+    read.add_argument("names", nargs="*", help="registers to read (default: all)")
+    read.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    read.add_argument(
+        "--watch", type=float, nargs="?", const=1.0, metavar="S", help="read again each S seconds (default 1)"
+    )
+    read.set_defaults(command=client.read)
+
+    write = commands.add_parser("write", help="write a device's registers by name through its map")
+    client.add_arguments(write)
+    write.add_argument("values", nargs="+", metavar="NAME=VALUE", help="in the unit of the map")
+    write.set_defaults(command=client.write)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from bench.serve import serve
+
+    return serve(options.config, options.fallback)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from bench.check import check_site
+
+    site = check_site(options.config)
+    bindings = sum(len(layouts) for layouts in site.layouts.values())
+    print(f"{options.config}: good: {len(site.layouts)} devices, {bindings} bindings")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from dertwin.config import site_schema
+
+    print(json.dumps(site_schema(), indent=2))
+    return 0
+
+
+def _map(options: argparse.Namespace) -> int:
+    from dertwin.registers.table import Row, table
+
+    rows = [Row(*Row._fields), *table(client.find_map(options.file))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(Row._fields))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

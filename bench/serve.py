@@ -1,0 +1,86 @@
+"""`dertwin run`: serves a site in the foreground until a signal."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Literal
+
+import structlog
+import uvloop
+
+from bench.app import Bench
+from bench.check import CheckedSite, check_site
+from bench.log import set_up_logging
+from dertwin.bindings import RtuBinding
+
+log = structlog.get_logger()
+
+
+def serve(config: Path, fallback: Literal["pty", "none"] | None) -> int:
+    """Serve a site until SIGINT or SIGTERM and return the exit status.
+
+    `fallback` replaces that of all serial bindings. Raises ConfigErrors for a bad config.
+    """
+    set_up_logging()
+    checked = check_site(config)
+    if fallback is not None:
+        checked = _with_fallback(checked, fallback)
+    return uvloop.run(_serve(checked))
+
+
+async def _serve(checked: CheckedSite) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    config = checked.config
+    log.info(
+        "site built",
+        site=config.site_name,
+        devices=len(checked.layouts),
+        step_s=config.step,
+        speed=config.speed,
+    )
+    if not config.real_time:
+        log.warning(
+            "real_time is false: the clock stands still", remedy="set real_time to true to let it run"
+        )
+    async with Bench(checked) as bench:
+        stopped = asyncio.create_task(stop.wait())
+        settled = asyncio.create_task(bench.settled())
+        await asyncio.wait((stopped, settled), return_when=asyncio.FIRST_COMPLETED)
+        if settled.done():
+            print("\n".join(reachable(bench)), flush=True)
+        settled.cancel()
+        await stopped
+        log.info("stopping")
+    return 0
+
+
+def reachable(bench: Bench) -> list[str]:
+    """Return a line for each device and link: its name, unit id, and where a client reaches it."""
+    lines = [f"Serving {bench.site.config.site_name}; stop with Ctrl-C."]
+    for key, link in bench.links.items():
+        status = bench.status[key]
+        where = status.where if status.up else f"not yet: {status.reason}"
+        kind = link.name.split()[0]
+        lines += [
+            f"  {unit.asset_id:<18} unit {unit_id:<3} {kind:<12} {where}"
+            for unit_id, unit in sorted(link.units.items())
+        ]
+    return lines
+
+
+def _with_fallback(checked: CheckedSite, fallback: Literal["pty", "none"]) -> CheckedSite:
+    assets = [
+        asset.model_copy(
+            update={
+                "protocols": [
+                    b.model_copy(update={"fallback": fallback}) if isinstance(b, RtuBinding) else b
+                    for b in asset.protocols
+                ]
+            }
+        )
+        for asset in checked.config.assets
+    ]
+    return checked._replace(config=checked.config.model_copy(update={"assets": assets}))
