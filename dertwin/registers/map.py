@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from dertwin.config_errors import ConfigError, ConfigErrors, validation_errors
 from dertwin.documents import read_document
-from dertwin.registers.register import COIL, DISCRETE_INPUT, HOLDING, INPUT, Register
+from dertwin.registers.register import COIL, DISCRETE_INPUT, HOLDING, INPUT, TABLES, Register
 from dertwin.schema import FrozenModel
 
 
@@ -68,11 +68,12 @@ class RegisterMap(FrozenModel):
 
     def pools(self) -> list[tuple[int, ...]]:
         """Return which tables are one: a pair of tables is, unless entries of the two collide."""
+        covered: dict[int, set[int]] = {table: set() for table in TABLES}
+        for register in self.registers:
+            covered[register.table].update(range(register.address, register.stop))
         pools: list[tuple[int, ...]] = []
-        for pair in ((COIL, DISCRETE_INPUT), (HOLDING, INPUT)):
-            mine, others = ([r for r in self.registers if r.table == table] for table in pair)
-            collide = any(a.address < b.stop and b.address < a.stop for a in mine for b in others)
-            pools += [(table,) for table in pair] if collide else [pair]
+        for one, other in ((COIL, DISCRETE_INPUT), (HOLDING, INPUT)):
+            pools += [(one, other)] if covered[one].isdisjoint(covered[other]) else [(one,), (other,)]
         return pools
 
     def readable(self, table: int) -> list[Register]:

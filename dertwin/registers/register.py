@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 from dertwin.config_errors import show
 from dertwin.registers.codec import BIT, COUNTS, Codec, Order, RegisterType, codec
@@ -77,7 +78,8 @@ class Register(FrozenModel):
     @classmethod
     def _check_func(cls, func: int) -> int:
         if func not in _FUNCTIONS:
-            raise _refusal(f"{func:#04x}", f"one of {', '.join(f'{known:#04x}' for known in _FUNCTIONS)}")
+            known = ", ".join(f"{code:#04x}" for code in _FUNCTIONS)
+            raise ValueError(f"{func:#04x} is not allowed; use one of {known}")
         return func
 
     @field_validator("direction")
@@ -158,11 +160,11 @@ class Register(FrozenModel):
         if "bits" not in info.data:
             return name
         if name is None and info.data["bits"] is None:
-            raise ValueError("is missing; use the name of a measurement or command")
+            raise PydanticKnownError("missing")
         if name is not None and info.data["bits"] is not None:
             raise _refusal(name, "either internal_name or bits")
         return name
 
 
 def _refusal(value: object, allowed: str) -> ValueError:
-    return ValueError(f"{value if isinstance(value, str) else show(value)} is not allowed; use {allowed}")
+    return ValueError(f"{show(value)} is not allowed; use {allowed}")
