@@ -93,15 +93,14 @@ class MapFolder:
         return self._layouts[key]
 
     def _file(self, name: str, place: str) -> Path:
-        root = os.path.normpath(self._root)
-        path = os.path.normpath(os.path.join(root, name))
-        if not path.startswith(os.path.join(root, "")):
+        path = Path(os.path.normpath(self._root / name))
+        if not path.absolute().is_relative_to(os.path.abspath(self._root)):
             problem = f"{show(name)} is not allowed; use a file inside {self._root}"
-        elif not os.path.isfile(path):
-            shown = sorted(str(file.relative_to(root)) for file in Path(root).rglob("*.y*ml"))
-            problem = f"{show(name)} is not a file in {self._root}; {use(shown, name)}"
+        elif not path.is_file():
+            maps = sorted(file.name for file in self._root.glob("*.y*ml"))
+            problem = f"{show(name)} is not a file in {self._root}; {use(maps, name)}"
         else:
-            return Path(path)
+            return path
         raise ConfigErrors([ConfigError(self._site_file, place, problem)])
 
 

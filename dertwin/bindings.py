@@ -65,5 +65,13 @@ class RtuBinding(FrozenModel):
     suppress_echo: bool = False
     fallback: Literal["pty", "none"] = "none"
 
+    @field_validator("port")
+    @classmethod
+    def _a_virtual_line_has_a_name(cls, port: str) -> str:
+        name = port.removeprefix("pty:")
+        if name != port and not (name.isascii() and name.replace("-", "_").isidentifier()):
+            raise ValueError(f'"{port}" is not allowed; use pty: and a name of letters, digits, _ and -')
+        return port
+
 
 Binding = Annotated[TcpBinding | RtuBinding, Field(discriminator="kind")]

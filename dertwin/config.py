@@ -110,12 +110,11 @@ def asset_ids(assets: Iterable[Asset]) -> list[str]:
 def site_schema() -> dict[str, Any]:
     """Return the JSON Schema of a site config."""
     schema = SiteConfig.model_json_schema(by_alias=True)
-    for model in (schema, *schema["$defs"].values()):
-        if "properties" not in model:
-            continue
-        model["patternProperties"] = {"^_|^comment$": {"description": "A note of the author, ignored."}}
-        if "protocols" in model["properties"]:
-            model["properties"] |= _short_binding(schema["$defs"]["TcpBinding"])
+    models = schema["$defs"]
+    binding = models["TcpBinding"]["properties"]
+    for model in models.values():
+        if "protocols" in model.get("properties", {}):
+            model["properties"] |= {key: binding[key] for key in FLAT_BINDING}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -135,7 +134,3 @@ def _shared_names(file: str, names: Mapping[int, str | None]) -> Iterator[Config
         if name is not None and first != index:
             message = f"{show(name)} is not allowed; it is the name of assets[{first}]: give each its own"
             yield ConfigError(file, place_of(["assets", index, "asset_id"]), message)
-
-
-def _short_binding(tcp_binding: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tcp_binding["properties"][key] for key in FLAT_BINDING}

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
-from dertwin.schema import FrozenModel
+from dertwin.schema import FrozenModel, spellings
 
 SHOWN_CHARACTERS = 60
 
@@ -159,21 +159,13 @@ def _explain(spot: _Spot, fault: ErrorDetails) -> tuple[list[str | int], str]:
 
 def known_keys(model: type[FrozenModel]) -> list[str]:
     """Return the keys that a document may use for the fields of a model."""
-    fields = [key for name, field in model.model_fields.items() for key in _spellings(name, field)]
+    fields = [key for name, field in model.model_fields.items() for key in spellings(name, field)]
     return [*fields, *model.also_accepted]
-
-
-def _spellings(name: str, field: FieldInfo) -> list[str]:
-    alias = field.validation_alias
-    if alias is None:
-        return [name]
-    choices = getattr(alias, "choices", [alias])
-    return [choice for choice in choices if isinstance(choice, str)]
 
 
 def _field(model: type[FrozenModel], key: str | int) -> FieldInfo | None:
     for name, field in model.model_fields.items():
-        if key == name or key in _spellings(name, field):
+        if key == name or key in spellings(name, field):
             return field
     return None
 

@@ -2,7 +2,9 @@
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
 
 
 class FrozenModel(BaseModel):
@@ -26,3 +28,23 @@ class FrozenModel(BaseModel):
                 if not (isinstance(k, str) and (k == "comment" or k.startswith("_")))
             }
         return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Add to the JSON Schema what pydantic leaves out: notes, and old spellings of keys."""
+        reference = handler(core)
+        schema = handler.resolve_ref_schema(reference)
+        schema["patternProperties"] = {"^_|^comment$": {"description": "A note of the author, ignored."}}
+        properties = schema.get("properties", {})
+        for name, field in cls.model_fields.items():
+            first, *others = spellings(name, field)
+            properties |= dict.fromkeys(others, properties[first])
+        return reference
+
+
+def spellings(name: str, field: FieldInfo) -> list[str]:
+    """Return the keys that a document may use for a field, the usual one first."""
+    alias = field.validation_alias
+    if alias is None:
+        return [name]
+    return [choice for choice in getattr(alias, "choices", [alias]) if isinstance(choice, str)]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from bench.check import check_site
-from dertwin.config_errors import ConfigErrors
+from dertwin.config_errors import ConfigError, ConfigErrors
 
 SITE = """{
   "site_name": "site", "step": 0.1, "speed": 1, "start_time_h": 12, "register_map_root": "maps",
@@ -126,7 +126,7 @@ SITE_FAULTS = [
     Fault("missing map", '"bess.yaml"', '"bes.yaml"', f"{FIRST}.register_map", "closest is bess.yaml"),
     Fault("map above its root", '"bess.yaml"', '"../maps/../site.json"', f"{FIRST}.register_map", "use a file inside"),
     Fault("map elsewhere", '"bess.yaml"', '"/etc/passwd"', f"{FIRST}.register_map", "use a file inside"),
-    Fault("map that is a folder", '"bess.yaml"', '"."', f"{FIRST}.register_map", "use a file inside"),
+    Fault("map that is a folder", '"bess.yaml"', '"."', f"{FIRST}.register_map", "is not a file"),
     Fault("missing map folder", '"maps"', '"mpas"', "register_map_root", '"mpas" is not a folder'),
     Fault("key twice", '"step": 0.1', '"step": 0.1, "step": 0.2', "step", "there twice"),
 ]
@@ -172,12 +172,12 @@ def spoil(file: Path, fault: Fault) -> None:
     file.write_text(text.replace(fault.good, fault.bad, 1))
 
 
-def faults_of(site: Path) -> list[tuple[str, str, str]]:
+def faults_of(site: Path) -> list[ConfigError]:
     with pytest.raises(ConfigErrors) as refused:
         check_site(site)
     for line in str(refused.value).splitlines():
         assert line.isprintable()
-    return [tuple(error) for error in refused.value.errors]
+    return list(refused.value.errors)
 
 
 def test_the_config_that_the_faults_are_put_into_is_good(site: Path) -> None:
@@ -196,8 +196,7 @@ def test_a_broken_site_config_is_refused_at_the_place_of_the_fault(site: Path, f
 def test_a_broken_register_map_is_refused_at_the_place_of_the_fault(site: Path, fault: Fault) -> None:
     file = site.parent / "maps" / "bess.yaml"
     spoil(file, fault)
-    (fault_found,) = faults_of(site)
-    where, place, message = fault_found
+    ((where, place, message),) = faults_of(site)
     assert (where, place) == (str(file), fault.place)
     assert fault.words in message
     assert "used by assets[0].protocols[0]" in message
