@@ -1,7 +1,10 @@
 """The only primitives that anything moves with: limit, ramp and lag."""
 
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import lru_cache
+
+# Our own, so that no setting of the caller's changes a result; far finer than a float.
+_DECIMAL = Context(prec=30)
 
 
 def clamp(value: float, low: float, high: float) -> float:
@@ -34,4 +37,4 @@ def decay(dt_s: float, tau_s: float) -> float:
     """Return exp(-dt_s / tau_s), 0 for tau_s = 0, rounded correctly so that every machine agrees."""
     if tau_s <= 0.0:
         return 0.0
-    return float((-Decimal(dt_s) / Decimal(tau_s)).exp())
+    return float(_DECIMAL.exp(_DECIMAL.divide(Decimal(-dt_s), Decimal(tau_s))))

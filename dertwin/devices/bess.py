@@ -8,21 +8,22 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from dertwin.devices.asset import AssetConfig
-from dertwin.devices.device import Command, CommandRange, Conditions
+from dertwin.devices.commands import accept
+from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics import battery
 from dertwin.physics.converter import reactive_within
-from dertwin.physics.grid import CONNECTED, TripState, protect
+from dertwin.physics.grid import CONNECTED, FREQUENCY, VOLTAGE, TripState, protect
 from dertwin.physics.thermal import temperature_after
 from dertwin.schema import FrozenModel
 from dertwin.stepping import clamp, ramp
 
 RUN, STOP, STANDBY = 1, 2, 3
 STOPPED, RUNNING, FAULT = 0, 1, 2
-NO_FAULT, OVER_TEMPERATURE, EMPTY, GRID_VOLTAGE, GRID_FREQUENCY = 0, 1001, 2001, 3001, 3002
-GRID_FAULTS = (NO_FAULT, GRID_VOLTAGE, GRID_FREQUENCY)
+NO_FAULT, OVER_TEMPERATURE, EMPTY = 0, 1001, 2001
+GRID_FAULT = {VOLTAGE: 3001, FREQUENCY: 3002}
 OVER_TEMPERATURE_C = 75.0
-NOMINAL = Conditions(0.0, 1000.0, 20.0, 50.0, 400.0, 0.0)
+EMPTY_SOC = 0.0005  # what a register with steps of 0.1 % shows as 0: derating to zero never quite gets there
 
 
 class SocLimitsConfig(FrozenModel):
@@ -44,10 +45,11 @@ class SocLimitsConfig(FrozenModel):
 
 
 class BessConfig(AssetConfig):
-    """Ratings of a battery; what is left out beyond the defaults scales with the capacity.
+    """Ratings of a battery; what has no default here scales with the capacity.
 
-    `round_trip_eff` is AC to AC, half of the loss each way. `internal_resistance` (ohm, whole
-    string) says how much of it heats the cells. `ambient_temp_c` is the cells' first temperature.
+    `round_trip_eff` is AC to AC, an equal share of it each way. `internal_resistance` (ohm, of the
+    whole battery) says how much of the losses heats the cells, `ambient_temp_c` how warm they are
+    at first. Derating goes from all power at `_1` of the `soc_limits` (%) to none at `_2`.
     """
 
     type: Literal["bess"]
@@ -58,19 +60,22 @@ class BessConfig(AssetConfig):
     ramp_rate_kw_per_s: float = Field(default=100.0, gt=0)
     round_trip_eff: float = Field(default=0.92, gt=0, le=1)
     ambient_temp_c: float = Field(default=20.0, ge=-50, le=75)
-    internal_resistance: float | None = Field(default=None, gt=0)
+    internal_resistance: float | None = Field(default=None, ge=0)
     thermal_capacity_j_per_k: float | None = Field(default=None, gt=0)
     thermal_conductance_w_per_k: float | None = Field(default=None, gt=0)
     soc_limits: SocLimitsConfig = SocLimitsConfig()
 
     def build(self) -> "Bess":
-        """Build the battery."""
+        """Build the battery, stopped."""
         return Bess(self)
 
 
 @dataclass(slots=True)
 class BessState:
-    """What moves: energies (Wh), powers (W, + = discharge), temperature, fault, and the EMS's commands."""
+    """What moves: energies (Wh), power (W, + = discharge), temperature (degC), fault; and the commands taken.
+
+    `stored_energy_wh` is in the cells, `charged` and `discharged` are counted on the AC side.
+    """
 
     stored_energy_wh: float
     battery_temp_c: float
@@ -82,14 +87,13 @@ class BessState:
     charged_energy_wh: float = 0.0
     discharged_energy_wh: float = 0.0
     loss_energy_wh: float = 0.0
-    cycles: float = 0.0
     fault_code: int = NO_FAULT
-    start_stop_standby: float = STOP
+    start_stop_standby: int = STOP
     active_power_setpoint_w: float = 0.0
     reactive_power_setpoint_var: float = 0.0
-    local_remote_settings: float = 1.0
-    power_control_mode: float = 0.0
-    heartbeat: float = 0.0
+    local_remote_settings: int = 1
+    power_control_mode: int = 0
+    heartbeat: int = 0
     trip: TripState = field(default_factory=TripState)
     watchdog: WatchdogState = field(default_factory=WatchdogState)
 
@@ -137,195 +141,175 @@ class BessMeasurements(NamedTuple):
 class Bess:
     """A battery with its converter.
 
-    The setpoint acts only while running and is never overwritten: whatever limits the power now,
-    the power returns to the setpoint when the limit goes. Active power has priority over reactive.
-    `local_remote_settings` and `power_control_mode` are kept and read back; they change nothing.
+    The setpoint acts only while running and is never overwritten: whatever limits the power now, it
+    returns to the setpoint when the limit goes. A stop ramps down; a fault takes the power away at
+    once. Over-temperature (1001) stays until it is reset with the cells cooled down. Empty (2001)
+    ends with the first charge, a grid fault (3001 voltage, 3002 frequency) with the reconnection.
+    Active power has priority over reactive. `local_remote_settings` and `power_control_mode` are
+    kept and read back; they change nothing.
     """
 
     def __init__(self, config: BessConfig) -> None:
         self.config = config
-        limits = config.soc_limits
-        self._capacity_wh = config.capacity_kwh * 1000.0
+        capacity_kwh = config.capacity_kwh
+        self._capacity_wh = capacity_kwh * 1000.0
         self._max_charge_w = config.max_charge_kw * 1000.0
         self._max_discharge_w = config.max_discharge_kw * 1000.0
         self._rating_va = max(self._max_charge_w, self._max_discharge_w)
         self._ramp_w_per_s = config.ramp_rate_kw_per_s * 1000.0
         self._efficiency = math.sqrt(config.round_trip_eff)
-        self._resistance_ohm = config.internal_resistance or battery.RESISTANCE_OHM_KWH / config.capacity_kwh
-        self._heat_capacity_j_per_k = (
-            config.thermal_capacity_j_per_k or battery.HEAT_CAPACITY_J_PER_K_KWH * config.capacity_kwh
+        self._resistance_ohm = _or(config.internal_resistance, battery.RESISTANCE_OHM_KWH / capacity_kwh)
+        self._heat_capacity_j_per_k = _or(
+            config.thermal_capacity_j_per_k, battery.HEAT_CAPACITY_J_PER_K_KWH * capacity_kwh
         )
-        self._heat_conductance_w_per_k = (
-            config.thermal_conductance_w_per_k or battery.HEAT_CONDUCTANCE_W_PER_K_KWH * config.capacity_kwh
+        self._heat_conductance_w_per_k = _or(
+            config.thermal_conductance_w_per_k, battery.HEAT_CONDUCTANCE_W_PER_K_KWH * capacity_kwh
         )
         self._grid_limits = config.grid_protection.limits()
         self._nominal_v = config.grid_protection.nominal_voltage_ll_v
-        self.commands = self._command_ranges()
+        self.commands = _command_ranges(self._max_charge_w, self._max_discharge_w, self._rating_va)
+        idle = (Command("active_power_setpoint_w", 0.0), Command("reactive_power_setpoint_var", 0.0))
         self._watchdog = (
-            Watchdog(config.watchdog, config.type, self.commands, (Command("active_power_setpoint_w", 0.0),))
-            if config.watchdog
-            else None
+            Watchdog(config.watchdog, config.type, self.commands, idle) if config.watchdog else None
         )
-        self.state = BessState(
-            stored_energy_wh=self._capacity_wh * config.initial_soc / 100.0,
-            battery_temp_c=config.ambient_temp_c,
-            upper_soc_limit_1=limits.upper_1 / 100.0,
-            upper_soc_limit_2=limits.upper_2 / 100.0,
-            lower_soc_limit_1=limits.lower_1 / 100.0,
-            lower_soc_limit_2=limits.lower_2 / 100.0,
-        )
+        self.state = _first_state(config)
         self.measurements = self.step(NOMINAL, (), 0, 0.0)
-
-    def _command_ranges(self) -> Mapping[str, CommandRange]:
-        share = CommandRange(0.0, 1.0)
-        return {
-            "start_stop_standby": CommandRange(1.0, 3.0, frozenset((1.0, 2.0, 3.0))),
-            "active_power_setpoint_w": CommandRange(-self._max_charge_w, self._max_discharge_w),
-            "reactive_power_setpoint_var": CommandRange(-self._rating_va, self._rating_va),
-            "local_remote_settings": CommandRange(0.0, 1.0, frozenset((0.0, 1.0))),
-            "power_control_mode": CommandRange(0.0, 65535.0),
-            "fault_reset": CommandRange(0.0, 1.0, frozenset((0.0, 1.0))),
-            "upper_soc_limit_1": share,
-            "upper_soc_limit_2": share,
-            "lower_soc_limit_1": share,
-            "lower_soc_limit_2": share,
-            "heartbeat": CommandRange(0.0, 65535.0),
-        }
 
     def step(
         self, conditions: Conditions, commands: Sequence[Command], requests: int, dt_s: float
     ) -> BessMeasurements:
-        """Advance by dt_s (s) and return the new measurements; see Device."""
+        """Advance by dt_s (s, >= 0) and return the new measurements.
+
+        Powers are those of the step, everything else is at its end. Raises KeyError for a command
+        that a battery does not have.
+        """
         state = self.state
+        voltage_pu = conditions.voltage_ll_v / self._nominal_v
+        grid = protect(self._grid_limits, state.trip, voltage_pu, conditions.frequency_hz, dt_s)
         if self._watchdog is not None:
             commands = self._watchdog.step(state.watchdog, commands, requests, dt_s)
-        for command in commands:
-            self._take(command)
-        cause = protect(
-            self._grid_limits,
-            state.trip,
-            conditions.voltage_ll_v / self._nominal_v,
-            conditions.frequency_hz,
-            dt_s,
+        if commands:
+            self._take(commands)
+
+        power_w = self._power(grid, dt_s)
+        cell_power_w = self._move_energy(power_w, dt_s)
+        state.active_power_w = power_w
+        soh, soc = self._charge()
+        voltage_v, current_a, heat_w = battery.terminals(
+            cell_power_w, soc, self._resistance_ohm, cell_power_w - power_w
         )
-        soh = battery.state_of_health(state.cycles)
-        capacity_wh = self._capacity_wh * soh
-        soc = state.stored_energy_wh / capacity_wh
-        limits = battery.SocLimits(
-            state.lower_soc_limit_1, state.lower_soc_limit_2, state.upper_soc_limit_1, state.upper_soc_limit_2
-        )
-        warm = battery.temperature_factor(state.battery_temp_c)
-        charge_w = self._max_charge_w * warm * battery.charge_factor(soc, limits)
-        discharge_w = self._max_discharge_w * warm * battery.discharge_factor(soc, limits)
-        if state.fault_code in (OVER_TEMPERATURE, EMPTY):
-            charge_w = discharge_w = 0.0
-
-        if cause != CONNECTED or state.fault_code in (OVER_TEMPERATURE, EMPTY):
-            power_w = 0.0
-        else:
-            target_w = state.active_power_setpoint_w if state.start_stop_standby == RUN else 0.0
-            target_w = clamp(target_w, -charge_w, discharge_w)
-            power_w = ramp(state.active_power_w, target_w, self._ramp_w_per_s, dt_s)
-            power_w = clamp(power_w, -charge_w, discharge_w)
-            if dt_s > 0.0:
-                power_w = self._within_store(power_w, capacity_wh, limits, dt_s)
-        cells = self._move_energy(power_w, soc, conditions.ambient_temp_c, dt_s)
-        self._watch_faults(cause)
-        self.measurements = self._measure(conditions, cells, soh, charge_w, discharge_w)
-        return self.measurements
-
-    def _take(self, command: Command) -> None:
-        name, value = command
-        accepted = self.commands[name]
-        value = clamp(value, accepted.low, accepted.high)
-        state = self.state
-        if name != "fault_reset":
-            setattr(state, name, value)
-        elif value == 1.0 and state.battery_temp_c <= OVER_TEMPERATURE_C:
-            state.fault_code = NO_FAULT
-
-    def _within_store(
-        self, power_w: float, capacity_wh: float, limits: battery.SocLimits, dt_s: float
-    ) -> float:
-        """Cut the power (W) so that a step of dt_s (s) ends at the limit of the store, not beyond it."""
-        state = self.state
-        if power_w > 0.0:
-            usable_wh = state.stored_energy_wh - limits.lower_2 * capacity_wh
-            return min(power_w, max(0.0, usable_wh) * self._efficiency * 3600.0 / dt_s)
-        if power_w < 0.0:
-            room_wh = limits.upper_2 * capacity_wh - state.stored_energy_wh
-            return max(power_w, -max(0.0, room_wh) / self._efficiency * 3600.0 / dt_s)
-        return power_w
-
-    def _move_energy(self, power_w: float, soc: float, ambient_c: float, dt_s: float) -> battery.Terminals:
-        """Book what power_w (W) does in dt_s (s): store, counters, losses, cycles, heat."""
-        state = self.state
-        energy_wh = power_w * dt_s / 3600.0
-        if power_w >= 0.0:
-            cell_power_w = power_w / self._efficiency
-            cell_wh = energy_wh / self._efficiency
-            state.discharged_energy_wh += energy_wh
-            state.cycles += cell_wh / self._capacity_wh
-        else:
-            cell_power_w = power_w * self._efficiency
-            cell_wh = energy_wh * self._efficiency
-            state.charged_energy_wh -= energy_wh
-        state.stored_energy_wh -= cell_wh
-        state.loss_energy_wh += cell_wh - energy_wh
-        self._book_fade()
-        cells = battery.terminals(cell_power_w, soc, self._resistance_ohm, cell_power_w - power_w)
         state.battery_temp_c = temperature_after(
             state.battery_temp_c,
-            ambient_c,
-            cells.heat_w,
+            conditions.ambient_temp_c,
+            heat_w,
             self._heat_capacity_j_per_k,
             self._heat_conductance_w_per_k,
             dt_s,
         )
-        state.active_power_w = power_w
-        return cells
+        state.fault_code = self._fault(grid, soc)
+        self.measurements = self._measure(conditions, voltage_v, current_a, soh, soc)
+        return self.measurements
 
-    def _book_fade(self) -> None:
-        """Keep the store within what ageing has left of it; energy that no longer fits is lost."""
+    def _take(self, commands: Sequence[Command]) -> None:
         state = self.state
-        if state.stored_energy_wh < 0.0:
-            state.stored_energy_wh = 0.0  # rounding of a step that was cut at empty
-        most_wh = self._capacity_wh * battery.state_of_health(state.cycles)
-        if state.stored_energy_wh > most_wh:
-            state.loss_energy_wh += state.stored_energy_wh - most_wh
-            state.stored_energy_wh = most_wh
+        for name, value in commands:
+            accepted = accept(self.commands, name, value)
+            if accepted is None:
+                continue
+            if name != "fault_reset":
+                kind = type(getattr(state, name))  # enumerations and counters are int, quantities float
+                setattr(state, name, kind(accepted))
+            elif accepted == 1.0 and state.battery_temp_c <= OVER_TEMPERATURE_C:
+                state.fault_code = NO_FAULT
 
-    def _watch_faults(self, cause: int) -> None:
+    def _charge(self) -> tuple[float, float]:
+        """Return state of health and state of charge."""
         state = self.state
-        if state.battery_temp_c > OVER_TEMPERATURE_C:
-            state.fault_code = OVER_TEMPERATURE
-        elif state.fault_code in GRID_FAULTS:
-            wants_discharge = state.start_stop_standby == RUN and state.active_power_setpoint_w > 0.0
-            empty = state.stored_energy_wh <= 0.0 and wants_discharge
-            state.fault_code = EMPTY if empty else GRID_FAULTS[cause]
+        soh = battery.state_of_health(self._cycles())
+        soc = state.stored_energy_wh / (self._capacity_wh * soh)
+        return soh, min(soc, 1.0)
+
+    def _cycles(self) -> float:
+        return self.state.discharged_energy_wh / (self._efficiency * self._capacity_wh)
+
+    def _limits_w(self, soc: float) -> tuple[float, float]:
+        """Return the charge and the discharge power (W, both >= 0) that temperature and charge allow."""
+        state = self.state
+        warm = battery.temperature_factor(state.battery_temp_c)
+        charge = battery.charge_factor(soc, state.upper_soc_limit_1, state.upper_soc_limit_2)
+        discharge = battery.discharge_factor(soc, state.lower_soc_limit_1, state.lower_soc_limit_2)
+        if soc <= EMPTY_SOC:
+            discharge = 0.0
+        return self._max_charge_w * warm * charge, self._max_discharge_w * warm * discharge
+
+    def _power(self, grid: int, dt_s: float) -> float:
+        """Return the AC power (W, + = discharge) of a step of dt_s (s): the setpoint within all limits."""
+        state = self.state
+        if grid != CONNECTED or state.fault_code == OVER_TEMPERATURE:
+            return 0.0
+        soh, soc = self._charge()
+        charge_w, discharge_w = self._limits_w(soc)
+        target_w = state.active_power_setpoint_w if state.start_stop_standby == RUN else 0.0
+        target_w = clamp(target_w, -charge_w, discharge_w)
+        power_w = ramp(state.active_power_w, target_w, self._ramp_w_per_s, dt_s)
+        power_w = clamp(power_w, -charge_w, discharge_w)
+        if dt_s == 0.0:
+            return power_w
+        # The store may reach its limit before the step ends: what still fits is spread over the step.
+        capacity_wh = self._capacity_wh * soh
+        if power_w > 0.0:
+            left_wh = max(0.0, state.stored_energy_wh - state.lower_soc_limit_2 * capacity_wh)
+            return min(power_w, left_wh * self._efficiency * 3600.0 / dt_s)
+        room_wh = max(0.0, state.upper_soc_limit_2 * capacity_wh - state.stored_energy_wh)
+        return max(power_w, -room_wh / self._efficiency * 3600.0 / dt_s) + 0.0  # -0.0 would show
+
+    def _move_energy(self, power_w: float, dt_s: float) -> float:
+        """Book dt_s (s) of AC power (W) in the store and its counters; return the power (W) of the cells."""
+        state = self.state
+        hours = dt_s / 3600.0
+        energy_wh = power_w * hours
+        if power_w >= 0.0:
+            cell_power_w = power_w / self._efficiency
+            state.discharged_energy_wh += energy_wh
+        else:
+            cell_power_w = power_w * self._efficiency
+            state.charged_energy_wh -= energy_wh
+        cell_wh = cell_power_w * hours
+        state.loss_energy_wh += cell_wh - energy_wh
+        stored_wh = state.stored_energy_wh - cell_wh
+        state.stored_energy_wh = stored_wh if stored_wh > 0.0 else 0.0  # a step cut at empty may round below
+        return cell_power_w
+
+    def _fault(self, grid: int, soc: float) -> int:
+        """Return the fault code at the end of a step."""
+        state = self.state
+        if state.battery_temp_c > OVER_TEMPERATURE_C or state.fault_code == OVER_TEMPERATURE:
+            return OVER_TEMPERATURE
+        if grid != CONNECTED:
+            return GRID_FAULT[grid]
+        return EMPTY if soc <= EMPTY_SOC else NO_FAULT
 
     def _measure(
-        self,
-        conditions: Conditions,
-        cells: battery.Terminals,
-        soh: float,
-        charge_w: float,
-        discharge_w: float,
+        self, conditions: Conditions, voltage_v: float, current_a: float, soh: float, soc: float
     ) -> BessMeasurements:
         state = self.state
-        running = state.start_stop_standby == RUN and state.fault_code == NO_FAULT
         power_w = state.active_power_w
-        reactive_var = (
-            reactive_within(state.reactive_power_setpoint_var, power_w, self._rating_va) if running else 0.0
-        )
+        fault_code = state.fault_code
+        connected = fault_code in (NO_FAULT, EMPTY)
+        charge_w, discharge_w = self._limits_w(soc) if connected else (0.0, 0.0)
+        running = state.start_stop_standby == RUN
+        reactive_var = 0.0
+        if running and connected:
+            reactive_var = reactive_within(state.reactive_power_setpoint_var, power_w, self._rating_va)
+        status = FAULT if fault_code else RUNNING if running else STOPPED
         voltage_ll_v = conditions.voltage_ll_v
         return BessMeasurements(
-            cells.voltage_v,
-            cells.current_a,
+            voltage_v,
+            current_a,
             power_w,
             reactive_var,
             math.sqrt(power_w * power_w + reactive_var * reactive_var),
-            min(1.0, state.stored_energy_wh / (self._capacity_wh * battery.state_of_health(state.cycles))),
+            soc,
             soh,
             state.battery_temp_c,
             charge_w,
@@ -336,23 +320,60 @@ class Bess:
             state.discharged_energy_wh,
             state.stored_energy_wh,
             state.loss_energy_wh,
-            state.cycles,
+            self._cycles(),
             conditions.frequency_hz,
             voltage_ll_v,
             voltage_ll_v,
             voltage_ll_v,
-            FAULT if state.fault_code else RUNNING if running else STOPPED,
-            state.fault_code,
-            int(state.local_remote_settings),
-            int(state.power_control_mode),
-            int(state.start_stop_standby),
+            status,
+            fault_code,
+            state.local_remote_settings,
+            state.power_control_mode,
+            state.start_stop_standby,
             state.active_power_setpoint_w,
             state.reactive_power_setpoint_var,
-            int(state.local_remote_settings),
+            state.local_remote_settings,
             state.upper_soc_limit_1,
             state.upper_soc_limit_2,
             state.lower_soc_limit_1,
             state.lower_soc_limit_2,
-            int(state.heartbeat),
-            int(state.watchdog.expired),
+            state.heartbeat,
+            1 if state.watchdog.expired else 0,
         )
+
+
+def _or(given: float | None, default: float) -> float:
+    return default if given is None else given
+
+
+def _command_ranges(
+    max_charge_w: float, max_discharge_w: float, rating_va: float
+) -> Mapping[str, CommandRange]:
+    ratio = CommandRange(0.0, 1.0)
+    switch = CommandRange(0.0, 1.0, frozenset((0.0, 1.0)))
+    word = CommandRange(0.0, 65535.0)
+    return {
+        "start_stop_standby": CommandRange(1.0, 3.0, frozenset((1.0, 2.0, 3.0))),
+        "active_power_setpoint_w": CommandRange(-max_charge_w, max_discharge_w),
+        "reactive_power_setpoint_var": CommandRange(-rating_va, rating_va),
+        "local_remote_settings": switch,
+        "power_control_mode": word,
+        "fault_reset": switch,
+        "upper_soc_limit_1": ratio,
+        "upper_soc_limit_2": ratio,
+        "lower_soc_limit_1": ratio,
+        "lower_soc_limit_2": ratio,
+        "heartbeat": word,
+    }
+
+
+def _first_state(config: BessConfig) -> BessState:
+    limits = config.soc_limits
+    return BessState(
+        stored_energy_wh=config.capacity_kwh * 1000.0 * (config.initial_soc / 100.0),
+        battery_temp_c=config.ambient_temp_c,
+        upper_soc_limit_1=limits.upper_1 / 100.0,
+        upper_soc_limit_2=limits.upper_2 / 100.0,
+        lower_soc_limit_1=limits.lower_1 / 100.0,
+        lower_soc_limit_2=limits.lower_2 / 100.0,
+    )

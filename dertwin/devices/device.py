@@ -33,6 +33,9 @@ class Conditions(NamedTuple):
     load_w: float
 
 
+NOMINAL = Conditions(0.0, 1000.0, 20.0, 50.0, 400.0, 0.0)
+
+
 class PccFlow(NamedTuple):
     """What flows at the point of common coupling in one tick; positive = import from the grid."""
 

@@ -8,28 +8,27 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from dertwin.devices.asset import AssetConfig
-from dertwin.devices.device import Command, CommandRange, Conditions
+from dertwin.devices.commands import accept
+from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions
 from dertwin.devices.watchdog import Watchdog, WatchdogState
-from dertwin.physics.converter import NOMINAL_EFFICIENCY, ac_power_w, dc_power_w, reactive_within
+from dertwin.physics.converter import ac_power_w, dc_power_w, reactive_within
 from dertwin.physics.grid import CONNECTED, TripState, protect
 from dertwin.physics.pv import REFERENCE_IRRADIANCE_W_M2, array_power_w, cell_temp_c
-from dertwin.stepping import clamp, lag
+from dertwin.stepping import lag
 
 SQRT3 = math.sqrt(3.0)
 DAY_S = 86400.0
-NOMINAL = Conditions(0.0, 1000.0, 20.0, 50.0, 400.0, 0.0)
 
-# A heat sink that is 35 K above the air at rated power and settles in half an hour, as string
-# inverters with natural convection do.
+# Our choice: a heat sink that is 35 K above the air at rated power and settles in half an hour.
 HEATING_K = 35.0
 HEATING_TAU_S = 600.0
 
-# A power factor near zero would mean no active power at all; grid codes ask for 0.8 at most.
-LEAST_POWER_FACTOR = 0.1
+LEAST_POWER_FACTOR = 0.1  # below it a unit would give next to no active power
+NO_LIMIT = 2.55  # 255 %
 
 COMMANDS: Mapping[str, CommandRange] = {
     "remote_on_off": CommandRange(0.0, 1.0, frozenset((0.0, 1.0))),
-    "active_power_limit": CommandRange(0.0, 2.55),
+    "active_power_limit": CommandRange(0.0, NO_LIMIT),
     "reactive_power_ratio": CommandRange(-1.0, 1.0),
     "power_factor_setpoint": CommandRange(-1.0, 1.0),
     "heartbeat": CommandRange(0.0, 65535.0),
@@ -39,7 +38,7 @@ COMMANDS: Mapping[str, CommandRange] = {
 class PvInverterConfig(AssetConfig):
     """Ratings of a PV inverter and its array.
 
-    `area_m2` left out: sized so that 1000 W/m2 on cells at 25 degC gives the rated AC power.
+    `area_m2` left out: sized so that 1000 W/m2 at 20 degC (cells near 51 degC) gives the rated power.
     """
 
     type: Literal["inverter"]
@@ -48,24 +47,27 @@ class PvInverterConfig(AssetConfig):
     area_m2: float | None = Field(default=None, gt=0)
 
     def build(self) -> "PvInverter":
-        """Build the inverter."""
+        """Build the inverter, switched on."""
         return PvInverter(self)
 
 
 @dataclass(slots=True)
 class PvInverterState:
-    """What moves: energies (Wh), temperature, the day of the daily counter, and the EMS's commands."""
+    """What moves: energies (Wh), temperature (degC), day of the daily counter; and the commands taken.
+
+    `by_power_factor` tells which of the two reactive power commands came last.
+    """
 
     today_energy_wh: float = 0.0
     lifetime_energy_wh: float = 0.0
-    inverter_temp_c: float = 20.0
+    inverter_temp_c: float = NOMINAL.ambient_temp_c
     day: int = 0
-    remote_on_off: float = 1.0
-    active_power_limit: float = 2.55
+    remote_on_off: int = 1
+    active_power_limit: float = NO_LIMIT
     reactive_power_ratio: float = 0.0
     power_factor_setpoint: float = 1.0
     by_power_factor: bool = False
-    heartbeat: float = 0.0
+    heartbeat: int = 0
     trip: TripState = field(default_factory=TripState)
     watchdog: WatchdogState = field(default_factory=WatchdogState)
 
@@ -104,73 +106,73 @@ class PvInverter:
     """An inverter that follows the sun up to its rating and the EMS's limit.
 
     Reactive power follows the power factor or the ratio of the rating, whichever was commanded
-    last. Under a power factor active power yields so that both fit the rating, else it has priority.
+    last, while it produces. Active power has priority, but yields to a power factor so that both fit
+    the rating. Outside the grid's limits it is off until the reconnection, its fault_code the cause.
     """
 
     def __init__(self, config: PvInverterConfig) -> None:
         self.config = config
         self.commands = COMMANDS
         self._rated_w = config.rated_kw * 1000.0
-        self._array_w = (
-            self._rated_w / NOMINAL_EFFICIENCY
-            if config.area_m2 is None
-            else config.area_m2 * config.module_efficiency * REFERENCE_IRRADIANCE_W_M2
-        )
+        self._array_w = _array_power_w(config)
         self._grid_limits = config.grid_protection.limits()
         self._nominal_v = config.grid_protection.nominal_voltage_ll_v
-        self._watchdog = (
-            Watchdog(config.watchdog, config.type, COMMANDS, (Command("active_power_limit", 0.0),))
-            if config.watchdog
-            else None
-        )
+        off = (Command("active_power_limit", 0.0),)
+        self._watchdog = Watchdog(config.watchdog, config.type, COMMANDS, off) if config.watchdog else None
         self.state = PvInverterState()
         self.measurements = self.step(NOMINAL, (), 0, 0.0)
 
     def step(
         self, conditions: Conditions, commands: Sequence[Command], requests: int, dt_s: float
     ) -> PvInverterMeasurements:
-        """Advance by dt_s (s) and return the new measurements; see Device."""
+        """Advance by dt_s (s, >= 0) and return the new measurements.
+
+        Raises KeyError for a command that an inverter does not have.
+        """
         state = self.state
+        voltage_pu = conditions.voltage_ll_v / self._nominal_v
+        grid = protect(self._grid_limits, state.trip, voltage_pu, conditions.frequency_hz, dt_s)
         if self._watchdog is not None:
             commands = self._watchdog.step(state.watchdog, commands, requests, dt_s)
-        for command in commands:
-            self._take(command)
-        cause = protect(
-            self._grid_limits,
-            state.trip,
-            conditions.voltage_ll_v / self._nominal_v,
-            conditions.frequency_hz,
-            dt_s,
-        )
+        if commands:
+            self._take(commands)
+
         cell_c = cell_temp_c(conditions.irradiance_w_m2, conditions.ambient_temp_c)
-        dc_w = power_w = reactive_var = 0.0
-        if state.remote_on_off == 1.0 and cause == CONNECTED:
+        power_w = reactive_var = 0.0
+        if grid == CONNECTED and state.remote_on_off:
             array_w = array_power_w(conditions.irradiance_w_m2, cell_c, self._array_w)
-            offered_w = ac_power_w(array_w, self._rated_w)
-            most_w = state.active_power_limit * self._rated_w
-            if state.by_power_factor:
-                most_w = min(most_w, abs(state.power_factor_setpoint) * self._rated_w)
-            power_w = min(offered_w, most_w)
-            # A limited inverter moves the array off its maximum power point.
-            dc_w = dc_power_w(power_w, self._rated_w)
+            power_w = min(ac_power_w(array_w, self._rated_w), self._limit_w())
             if power_w > 0.0:
                 reactive_var = self._reactive_power_var(power_w)
-        self._count(conditions, power_w, dt_s)
-        self.measurements = self._measure(conditions, cell_c, dc_w, power_w, reactive_var, cause)
+        self._count(power_w, conditions.time_s, dt_s)
+        settled_c = conditions.ambient_temp_c + HEATING_K * power_w / self._rated_w
+        state.inverter_temp_c = lag(state.inverter_temp_c, settled_c, HEATING_TAU_S, dt_s)
+        self.measurements = self._measure(conditions, cell_c, power_w, reactive_var, grid)
         return self.measurements
 
-    def _take(self, command: Command) -> None:
-        name, value = command
-        accepted = COMMANDS[name]
-        value = clamp(value, accepted.low, accepted.high)
+    def _take(self, commands: Sequence[Command]) -> None:
         state = self.state
-        if name == "power_factor_setpoint":
-            state.by_power_factor = True
-            if abs(value) < LEAST_POWER_FACTOR:
-                value = -LEAST_POWER_FACTOR if value < 0.0 else LEAST_POWER_FACTOR
-        elif name == "reactive_power_ratio":
-            state.by_power_factor = False
-        setattr(state, name, value)
+        for name, value in commands:
+            accepted = accept(COMMANDS, name, value)
+            if accepted is None:
+                continue
+            if name == "power_factor_setpoint":
+                if accepted == 0.0:
+                    continue  # what an EMS writes that fills a block with zeros, not a power factor
+                if abs(accepted) < LEAST_POWER_FACTOR:
+                    accepted = math.copysign(LEAST_POWER_FACTOR, accepted)
+                state.by_power_factor = True
+            elif name == "reactive_power_ratio":
+                state.by_power_factor = False
+            kind = type(getattr(state, name))  # switches and counters are int, quantities float
+            setattr(state, name, kind(accepted))
+
+    def _limit_w(self) -> float:
+        state = self.state
+        limit = state.active_power_limit
+        if state.by_power_factor:
+            limit = min(limit, abs(state.power_factor_setpoint))
+        return limit * self._rated_w
 
     def _reactive_power_var(self, power_w: float) -> float:
         state = self.state
@@ -181,27 +183,26 @@ class PvInverter:
             wanted_var = state.reactive_power_ratio * self._rated_w
         return reactive_within(wanted_var, power_w, self._rated_w)
 
-    def _count(self, conditions: Conditions, power_w: float, dt_s: float) -> None:
-        """Count energy, from zero each simulated midnight for the day, and warm the inverter."""
+    def _count(self, power_w: float, time_s: float, dt_s: float) -> None:
+        """Count the energy of a step that ends at time_s, for the day from midnight on."""
         state = self.state
-        day = math.floor(conditions.time_s / DAY_S)
-        if day != state.day:
-            state.day = day
-            state.today_energy_wh = 0.0
         energy_wh = power_w * dt_s / 3600.0
-        state.today_energy_wh += energy_wh
         state.lifetime_energy_wh += energy_wh
-        settled_c = conditions.ambient_temp_c + HEATING_K * power_w / self._rated_w
-        state.inverter_temp_c = lag(state.inverter_temp_c, settled_c, HEATING_TAU_S, dt_s)
+        day = math.floor(time_s / DAY_S)
+        if day == state.day:
+            state.today_energy_wh += energy_wh
+        else:
+            state.day = day
+            since_midnight_s = time_s - day * DAY_S
+            state.today_energy_wh = power_w * min(dt_s, since_midnight_s) / 3600.0
 
     def _measure(
         self,
         conditions: Conditions,
         cell_c: float,
-        dc_w: float,
         power_w: float,
         reactive_var: float,
-        cause: int,
+        grid: int,
     ) -> PvInverterMeasurements:
         state = self.state
         apparent_va = math.sqrt(power_w * power_w + reactive_var * reactive_var)
@@ -209,7 +210,7 @@ class PvInverter:
         phase_v = conditions.voltage_ll_v / SQRT3
         return PvInverterMeasurements(
             1 if power_w > 0.0 else 0,
-            dc_w,
+            dc_power_w(power_w, self._rated_w),  # when limited, the array is off its maximum power point
             power_w,
             reactive_var,
             apparent_va,
@@ -223,11 +224,20 @@ class PvInverter:
             cell_c,
             conditions.irradiance_w_m2,
             -factor if reactive_var < 0.0 else factor,
-            cause,
-            int(state.remote_on_off),
+            grid,
+            state.remote_on_off,
             state.active_power_limit,
             state.reactive_power_ratio,
             state.power_factor_setpoint,
-            int(state.heartbeat),
-            int(state.watchdog.expired),
+            state.heartbeat,
+            1 if state.watchdog.expired else 0,
         )
+
+
+def _array_power_w(config: PvInverterConfig) -> float:
+    """Return the DC power (W) of the array at 1000 W/m2 and cells of 25 degC."""
+    if config.area_m2 is not None:
+        return config.area_m2 * config.module_efficiency * REFERENCE_IRRADIANCE_W_M2
+    cell_c = cell_temp_c(REFERENCE_IRRADIANCE_W_M2, NOMINAL.ambient_temp_c)
+    rated_w = config.rated_kw * 1000.0
+    return dc_power_w(rated_w, rated_w) / array_power_w(REFERENCE_IRRADIANCE_W_M2, cell_c, 1.0)

@@ -12,6 +12,8 @@ _SCALE = NOMINAL_EFFICIENCY / REFERENCE_EFFICIENCY
 def ac_power_w(dc_power_w: float, rated_w: float) -> float:
     """Return the AC power (W) of an inverter rated at rated_w (W, AC) for a DC power (W): 0..rated_w."""
     full_dc_w = rated_w / NOMINAL_EFFICIENCY
+    if dc_power_w >= full_dc_w:
+        return rated_w
     power_w = _SCALE * (
         _LINEAR * dc_power_w - _CONSTANT * full_dc_w - _QUADRATIC * dc_power_w * dc_power_w / full_dc_w
     )

@@ -3,15 +3,16 @@
 REFERENCE_IRRADIANCE_W_M2 = 1000.0
 REFERENCE_TEMP_C = 25.0
 
-# Crystalline silicon, PVWatts version 5 manual (Dobos, NREL/TP-6A20-62641, 2014), table 4: standard module.
-POWER_PER_K = -0.0047
+# Crystalline silicon of the efficiency class of today's modules ("premium", 19 %): PVWatts version 5
+# manual (Dobos, NREL/TP-6A20-62641, 2014).
+POWER_PER_K = -0.0035
 
 # Faiman, Prog. Photovolt. 16 (2008) 307, u0 + u1 v at 1 m/s of wind.
 HEAT_LOSS_W_M2_K = 25.0 + 6.84 * 1.0
 
 
 def cell_temp_c(irradiance_w_m2: float, ambient_c: float) -> float:
-    """Return the cell temperature (degC) in a light wind at an irradiance (W/m2) and air temperature (degC)."""
+    """Return the cell temperature (degC) at an irradiance (W/m2) and air temperature (degC), in a light wind."""
     return ambient_c + irradiance_w_m2 / HEAT_LOSS_W_M2_K
 
 
