@@ -109,6 +109,9 @@ def test_what_does_not_fit_saturates_and_is_counted_once_for_each_encoding() -> 
     served.publish((-1.0,))
     assert served.read_registers(INPUT, 0, 2) == words(0, 0xFFFF)
     assert (served.saturated, served.saturated_by) == (2, {"b": 1, "a": 1})
+    served.publish((-40000.0,))
+    assert served.read_registers(INPUT, 0, 2) == words(0, 0x8000)
+    assert (served.saturated, served.saturated_by) == (4, {"b": 2, "a": 2})
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,13 @@ def test_a_coil_takes_a_command_and_reads_back() -> None:
     assert served.drain() == []
 
 
+def test_a_device_may_be_a_single_coil() -> None:
+    served = image(command("power", 7, func=0x05))
+    for power in (1, 0):
+        served.publish((power,))
+        assert served.read_bits(1, 7, 1) == bytes((power,))
+
+
 @given(maps(), st.integers(0, 65535), st.binary(min_size=2, max_size=20))
 def test_a_write_anywhere_is_taken_as_a_whole_or_changes_nothing(
     a_map: tuple[list[dict[str, Any]], bool], offset: int, data: bytes
