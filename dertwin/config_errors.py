@@ -24,7 +24,9 @@ class ConfigError(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in self if part)
+        line = ": ".join(part for part in self if part)
+        # What authors write, paths included, must neither break the line nor steer the terminal.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 class ConfigErrors(Exception):

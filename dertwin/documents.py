@@ -1,6 +1,7 @@
 """Documents that people write: strict JSON, or YAML 1.2; no key twice, and errors with line or place."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ import yaml
 from dertwin.config_errors import ConfigError, ConfigErrors, place_of, show
 
 Place = tuple[str | int, ...]
+
+# Sizes that floating point can multiply and divide without end; 64-bit integers are among them.
+SMALLEST, LARGEST = 1e-20, 1e20
+DEEPEST = 100
 
 
 class Document(NamedTuple):
@@ -37,27 +42,47 @@ def read_document(path: Path) -> Document:
     is_json = suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip()[0] == "{")
     try:
         content, twice = (_read_json if is_json else _read_yaml)(text)
+        odd = [(place, problem) for place, value in _values(content) if (problem := _oddity(value))]
     except json.JSONDecodeError as error:
         raise _refused(path, f"line {error.lineno}, column {error.colno}: {error.msg}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise _refused(path, f"{where}{error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, LookupError) as error:
         raise _refused(path, " ".join(str(error).split())) from error
     except RecursionError as error:
         raise _refused(path, "is nested too deep") from error
+    if odd:
+        raise ConfigErrors([ConfigError(str(path), place_of(place), problem) for place, problem in odd])
+    message = "the key {} is there twice; use it once"
     return Document(
-        content,
-        [
-            ConfigError(str(path), place_of(place), f"the key {show(place[-1])} is there twice; use it once")
-            for place in twice
-        ],
+        content, [ConfigError(str(path), place_of(place), message.format(show(place[-1]))) for place in twice]
     )
 
 
 def _refused(path: Path, message: str) -> ConfigErrors:
     return ConfigErrors([ConfigError(str(path), "", message)])
+
+
+def _values(content: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    if len(place) > DEEPEST:
+        raise RecursionError
+    yield place, content
+    if isinstance(content, dict | list):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from _values(value, (*place, key))
+
+
+def _oddity(value: Any) -> str:
+    """Return what is wrong with a value wherever it stands; empty if nothing is."""
+    if isinstance(value, str) and not value.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+        return f"{show(value)} is not allowed; use whole characters"
+    if not isinstance(value, int | float) or value == 0 or SMALLEST <= abs(value) <= LARGEST:
+        return ""
+    if value != value or abs(value) == math.inf:
+        return ""  # the models have words of their own for these
+    return f"{show(value)} is not allowed; use 0 or a size from {SMALLEST:g} to {LARGEST:g}"
 
 
 def _read_json(text: str) -> tuple[Any, list[Place]]:
@@ -74,24 +99,20 @@ def _read_json(text: str) -> tuple[Any, list[Place]]:
     if not repeated:
         return content, []
     return content, [
-        (*place, key) for place, inner in _objects(content) for owner, key in repeated if owner is inner
+        (*place, key) for place, value in _values(content) for owner, key in repeated if owner is value
     ]
-
-
-def _objects(content: Any, place: Place = ()) -> Iterator[tuple[Place, dict[str, Any]]]:
-    if isinstance(content, dict):
-        yield place, content
-    items = content.items() if isinstance(content, dict) else enumerate(content)
-    for key, value in items:
-        if isinstance(value, dict | list):
-            yield from _objects(value, (*place, key))
 
 
 class _Yaml(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads YAML 1.2 scalars: `1e-3` is a number; `On` and `12:30` are text."""
 
-    # Filled below; it must not be the table of the YAML 1.1 loader.
+    # Filled below; they must not be the tables of the YAML 1.1 loader, which has dates, sets and bytes.
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012
+    yaml_constructors: dict[str | None, Any] = {  # noqa: RUF012
+        tag: build
+        for tag, build in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+    }
 
 
 for _tag, _pattern, _first in (

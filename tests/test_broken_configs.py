@@ -1,10 +1,14 @@
 """Every broken config is refused with its file, the place and what is allowed; nothing starts from it."""
 # ruff: noqa: E501 (a fault is one row of a table)
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bench.check import check_site
 from dertwin.config_errors import ConfigError, ConfigErrors
@@ -42,6 +46,11 @@ LOAD = "0,1000\n3600,2000\n"
 BATTERY, ROOF, METER = "assets[0]", "assets[1]", "assets[2]"
 FIRST = f"{BATTERY}.protocols[0]"
 LINE = f"{METER}.protocols[0]"
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=3,
+)
 
 
 class Fault(NamedTuple):
@@ -65,6 +74,7 @@ SITE_FAULTS = [
     Fault("capacity NaN", ": 100", ": NaN", f"{BATTERY}.capacity_kwh", "NaN is not allowed; use a number"),
     Fault("capacity Infinity", ": 100", ": Infinity", f"{BATTERY}.capacity_kwh", "Infinity is not allowed"),
     Fault("capacity 1e999", ": 100", ": 1e999", f"{BATTERY}.capacity_kwh", "Infinity is not allowed"),
+    Fault("capacity 1e308", ": 100", ": 1e308", f"{BATTERY}.capacity_kwh", "1e+308 is not allowed; use 0 or a size from 1e-20 to 1e+20"),
     Fault("SOC of 250 %", '_soc": 50', '_soc": 250', f"{BATTERY}.initial_soc", "250 is not allowed; use a number from 0 to 100"),
     Fault("negative SOC", '_soc": 50', '_soc": -5', f"{BATTERY}.initial_soc", "-5 is not allowed; use a number from 0 to 100"),
     Fault("efficiency over 1", "0.92", "1.5", f"{BATTERY}.round_trip_eff", "1.5 is not allowed; use a number above 0 up to 1"),
@@ -180,6 +190,14 @@ def faults_of(site: Path) -> list[ConfigError]:
     return list(refused.value.errors)
 
 
+def errors_of(path: Path) -> tuple[ConfigError, ...]:
+    try:
+        check_site(path)
+    except ConfigErrors as refused:
+        return refused.errors
+    return ()
+
+
 def test_the_config_that_the_faults_are_put_into_is_good(site: Path) -> None:
     assert list(check_site(site).layouts) == ["battery", "roof", "energy_meter-1"]
 
@@ -212,12 +230,20 @@ def test_a_broken_register_map_is_refused_at_the_place_of_the_fault(site: Path, 
         ("site.json", b'{"site_name": "\xff"}', "is not UTF-8 text"),
         ("site.json", b"[" * 100_000, "nested too deep"),
         ("site.json", b'{"step": 1' + b"0" * 5000 + b"}", "digits"),
+        (
+            "site.json",
+            b'{"site_name": "\\ud800"}',
+            r'site_name: "\ud800" is not allowed; use whole characters',
+        ),
         ("site.json", b"[]", "use an object"),
+        ("site.yaml", b"# to do", "use an object"),
         ("site.yaml", b"step: [1", "line 2, column 1"),
         ("site.yaml", b"step: 1\n\tspeed: 2", "line 2, column"),
         ("site.yaml", b"? [1]\n: 2", "line 1, column"),
         ("site.yaml", b"1: 2", "[1]: unknown key; use one of start_time_h"),
         ("site.yaml", b"step: !!python/name:os.system", "line 1, column"),
+        ("site.yaml", b"step: !!timestamp soon", "line 1, column"),
+        ("site.yaml", b"assets: &a [*a]", "nested too deep"),
     ],
 )
 def test_a_file_that_is_no_document_is_refused_with_the_line(
@@ -270,3 +296,25 @@ def test_all_faults_of_the_config_and_of_its_maps_are_shown_at_once(site: Path) 
         ("site.json", "assets[2].protocols[0].stopbits"),
         ("meter.yaml", "registers"),
     }
+
+
+def objects_and_lists(document: Any) -> Iterator[Any]:
+    if isinstance(document, dict | list):
+        yield document
+        for value in document.values() if isinstance(document, dict) else document:
+            yield from objects_and_lists(value)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_config_says_it_is_good_or_refused_in_printable_lines(
+    site: Path, data: st.DataObject
+) -> None:
+    document = json.loads(SITE)
+    spoilt = data.draw(st.sampled_from(list(objects_and_lists(document))))
+    key = data.draw(st.sampled_from(list(spoilt) if isinstance(spoilt, dict) else range(len(spoilt))))
+    spoilt[key] = data.draw(ANYTHING)
+    path = site.with_name("spoilt.json")
+    path.write_text(json.dumps(document))
+    lines = [str(error) for error in errors_of(path)]
+    assert all(line.startswith(str(site.parent)) and line.isprintable() for line in lines)
