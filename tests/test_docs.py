@@ -1,0 +1,115 @@
+"""What the documentation shows works as it stands."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from support.service import free_port, service
+
+from bench.cli import _parser
+from dertwin.bindings import Binding
+from dertwin.config import SiteConfig
+from dertwin.registers.map import load_map
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> Iterator[str]:
+    for block in blocks("README.md", "sh"):
+        for line in block.splitlines():
+            yield line.split("#")[0].strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_smallest_config_of_the_readme_is_good() -> None:
+    (block,) = blocks("README.md", "json")
+    SiteConfig.model_validate(json.loads(block))
+
+
+def test_the_keys_of_the_readme_are_those_of_a_site() -> None:
+    table = (ROOT / "README.md").read_text().split("| key | what it is | default |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(SiteConfig.model_fields)
+
+
+def test_the_config_snippets_are_good() -> None:
+    bindings, *rest = blocks("docs/config.md", "json")
+    adapter: TypeAdapter[Any] = TypeAdapter(Binding)
+    for line in bindings.splitlines():
+        adapter.validate_python(json.loads(line))
+    document: dict[str, Any] = {"assets": [{"type": "bess"}]}
+    for block in rest:
+        part = json.loads("{" + block + "}")
+        if "watchdog" in part:
+            document["assets"][0] |= part
+        else:
+            document |= part
+    del document["external_models"]["grid_voltage"]  # the CSV file is the reader's
+    SiteConfig.model_validate(document)
+
+
+def test_the_example_map_is_good(tmp_path: Path) -> None:
+    (block,) = blocks("docs/registers.md", "yaml")
+    (tmp_path / "map.yaml").write_text(block)
+    assert len(load_map(tmp_path / "map.yaml").registers) == 3
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_library_scripts_run(index: int, tmp_path: Path) -> None:
+    binding = {"kind": "modbus_tcp", "ip": "127.0.0.1", "port": free_port()}
+    site = {"real_time": False, "assets": [{"type": "bess", "protocols": [binding]}]}
+    (tmp_path / "site.json").write_text(json.dumps(site))
+    code = blocks("docs/library.md", "python")[index].replace("55010", str(free_port()))
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    if index == 0:
+        soc, power_w, _ = map(float, result.stdout.split())
+        assert (soc, power_w) == (pytest.approx(0.396, abs=0.002), 10_000.0)
+
+
+def test_the_readme_commands_work_against_the_demo_site(tmp_path: Path) -> None:
+    port = free_port()
+    site = json.loads((ROOT / "configs/mixed_protocol_config.json").read_text())
+    site["assets"][0]["protocols"][0] |= {"ip": "127.0.0.1", "port": port}
+    for asset in site["assets"][1:]:
+        asset["protocols"][0]["port"] = str(tmp_path / Path(asset["protocols"][0]["port"]).name)
+    shown = [line for line in commands() if re.search(r"/dertwin (read|write|map) ", line)]
+    assert len(shown) == 4
+    with service(site, tmp_path, "--fallback", "pty"):
+        for line in shown:
+            line = line.replace("55001", str(port)).replace("/tmp/", f"{tmp_path}/").replace(" --watch", "")
+            words = [sys.executable, "-m", "bench.cli", *line.split()[1:]]
+            result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30)
+            assert result.returncode == 0, f"{line}: {result.stderr}"
+            assert result.stdout
+
+
+def test_every_other_command_of_the_readme_exists() -> None:
+    for line in commands():
+        words = line.split()
+        if words[0] == "make":
+            targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert words[1] in targets
+        elif words[0].endswith("/dertwin"):
+            _parser().parse_args(words[1:])
+        else:
+            assert words[0].endswith("/python")
+            assert os.path.exists(ROOT / words[1]), line
