@@ -1,12 +1,14 @@
 """Checks a site config together with its register maps; the only place that joins maps and devices."""
 
+import errno
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import dertwin
-from dertwin.bindings import Binding
+from dertwin.bindings import Binding, TcpBinding
 from dertwin.config import Asset, SiteConfig, asset_ids, places, read_site
 from dertwin.config_errors import ConfigError, ConfigErrors, show, use
 from dertwin.devices.classic import CLASSIC
@@ -50,6 +52,9 @@ def check_site(path: Path) -> CheckedSite:
                 told.update(found.errors)
             except ConfigErrors as found:
                 errors += found.errors
+            if isinstance(binding, TcpBinding) and not _is_ours(binding.ip):
+                problem = f"{show(binding.ip)} is not an address of this machine; use 0.0.0.0 for all it has"
+                errors.append(ConfigError(site.file, f"{place}.ip", problem))
     if site.config is None or errors:
         raise ConfigErrors(errors)
     names = asset_ids(site.config.assets)
@@ -113,6 +118,17 @@ def _maps_root(path: Path, document: Any) -> tuple[Path, list[ConfigError]]:
             return root, []
     message = f"{show(name)} is not a folder; use one beside the config file or in the working directory"
     return path.parent, [ConfigError(str(path), "register_map_root", message)]
+
+
+def _is_ours(ip: str) -> bool:
+    """Tell whether an address can be listened on here, without listening: no port is opened."""
+    family, kind, protocol, _, address = socket.getaddrinfo(ip, 0, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        try:
+            probe.bind(address)
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 def _used_by(place: str, error: ConfigError) -> ConfigError:

@@ -116,6 +116,7 @@ SITE_FAULTS = [
     Fault("unit 248 on a line", '"unit_id": 7', '"unit_id": 248', f"{LINE}.unit_id", "248 is not allowed; use an integer from 1 to 247"),
     Fault("host name as address", '"127.0.0.1"', '"example.org"', f"{METER}.protocols[1].ip", '"example.org" is not allowed; use an IP address'),
     Fault("malformed address", '"127.0.0.1"', '"192.168.1.300"', f"{METER}.protocols[1].ip", "use an IP address"),
+    Fault("address of another host", '"127.0.0.1"', '"192.0.2.1"', f"{METER}.protocols[1].ip", "is not an address of this machine; use 0.0.0.0"),
     Fault("multicast address", '"127.0.0.1"', '"224.0.0.1"', f"{METER}.protocols[1].ip", "use an IP address"),
     Fault("same unit on one port", '"unit_id": 1', '"unit_id": 2', f"{ROOF}.protocols[0].unit_id", "2 is not allowed; it is the unit_id of assets[0].protocols[0]"),
     Fault("port taken on all addresses", "55002", "55001", f"{METER}.protocols[1].ip", "taken by assets[0].protocols[0]"),
