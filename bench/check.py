@@ -123,11 +123,11 @@ def _maps_root(path: Path, document: Any) -> tuple[Path, list[ConfigError]]:
 def _is_ours(ip: str) -> bool:
     """Tell whether an address can be listened on here, without listening: no port is opened."""
     family, kind, protocol, _, address = socket.getaddrinfo(ip, 0, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        try:
+    try:
+        with socket.socket(family, kind, protocol) as probe:
             probe.bind(address)
-        except OSError as error:
-            return error.errno != errno.EADDRNOTAVAIL
+    except OSError as error:
+        return error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
     return True
 
 
