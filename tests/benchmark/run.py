@@ -8,8 +8,10 @@ serial ports; it takes four minutes and wants an otherwise idle machine.
 """
 
 import argparse
+import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +41,7 @@ def main() -> None:
     if unknown := set(arguments.groups) - set(GROUPS):
         parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     figures: list[Figure] = []
+    start, others_before_s = time.monotonic(), _cpu_of_others_s()
     with tempfile.TemporaryDirectory(prefix="dertwin-bench-") as folder:
         for name in arguments.groups or GROUPS:
             print(f"measuring {name} ...", file=sys.stderr)
@@ -46,10 +49,19 @@ def main() -> None:
                 figures += GROUPS[name](Path(folder))
             except Missing as error:
                 print(f"{name} not measured: {error}", file=sys.stderr)
-    text = markdown(figures)
+    disturbance = (_cpu_of_others_s() - others_before_s) / (time.monotonic() - start)
+    text = markdown(figures, max(0.0, disturbance))
     print(text)
     if arguments.markdown:
         write_between_markers(arguments.markdown, text)
+
+
+def _cpu_of_others_s() -> float:
+    """Return the CPU time (s) of all programs since boot, without this one and those it has run."""
+    user, nice, system = Path("/proc/stat").read_text().split()[1:4]
+    everybody_s = (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+    own = os.times()
+    return everybody_s - own.user - own.system - own.children_user - own.children_system
 
 
 if __name__ == "__main__":

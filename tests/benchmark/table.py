@@ -27,14 +27,18 @@ class Figure(NamedTuple):
     remark: str = ""
 
 
-def markdown(figures: Sequence[Figure]) -> str:
-    """Return the machine, the table and the remarks as Markdown."""
+def markdown(figures: Sequence[Figure], disturbance: float) -> str:
+    """Return the machine, the table and the remarks as Markdown.
+
+    `disturbance` is how many cores other programs kept busy meanwhile.
+    """
     rows = [HEADER, *map(_cells, figures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, tuple("-" * width for width in widths))
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     remarks = [f"- {figure.name}: {figure.remark}" for figure in figures if figure.remark]
-    return "\n".join([_machine(), "", *(f"| {line} |" for line in lines), "", *remarks]).rstrip()
+    where = f"{_machine()} Other programs used {disturbance:.0%} of a core meanwhile."
+    return "\n".join([where, "", *(f"| {line} |" for line in lines), "", *remarks]).rstrip()
 
 
 def write_between_markers(path: Path, text: str) -> None:
