@@ -1,4 +1,4 @@
-"""The only primitives that anything moves with: limit, ramp and lag."""
+"""The only primitives that anything moves with: limit, ramp, lag and count."""
 
 from decimal import Context, Decimal
 from functools import lru_cache
@@ -30,6 +30,17 @@ def lag(current: float, target: float, tau_s: float, dt_s: float) -> float:
     tau_s (s) is the time constant; 0 means that the target is reached at once.
     """
     return target + (current - target) * decay(dt_s, tau_s)
+
+
+def count(total: float, rest: float, amount: float) -> tuple[float, float]:
+    """Return a counter's new total after an amount, and the rest: what the total's digits could not hold.
+
+    Handing the rest back with the next amount keeps a total of any number of steps right to its
+    last digit (Kahan, Commun. ACM 8 (1965) 40).
+    """
+    amount += rest
+    new_total = total + amount
+    return new_total, amount - (new_total - total)
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ from dertwin.physics.converter import reactive_within
 from dertwin.physics.grid import CONNECTED, FREQUENCY, VOLTAGE, TripState, protect
 from dertwin.physics.thermal import temperature_after
 from dertwin.schema import FrozenModel
-from dertwin.stepping import clamp, ramp
+from dertwin.stepping import clamp, count, ramp
 
 RUN, STOP, STANDBY = 1, 2, 3
 STOPPED, RUNNING, FAULT = 0, 1, 2
@@ -74,10 +74,11 @@ class BessConfig(AssetConfig):
 class BessState:
     """What moves: energies (Wh), power (W, + = discharge), temperature (degC), fault; and the commands taken.
 
-    `stored_energy_wh` is in the cells, `charged` and `discharged` are counted on the AC side.
+    `charged` and `discharged` are counted on the AC side, their rests are smaller than the last digit.
+    What is stored and what is lost follows from these counters and the energy at the start.
     """
 
-    stored_energy_wh: float
+    initial_energy_wh: float
     battery_temp_c: float
     upper_soc_limit_1: float
     upper_soc_limit_2: float
@@ -85,8 +86,9 @@ class BessState:
     lower_soc_limit_2: float
     active_power_w: float = 0.0
     charged_energy_wh: float = 0.0
+    charged_rest_wh: float = 0.0
     discharged_energy_wh: float = 0.0
-    loss_energy_wh: float = 0.0
+    discharged_rest_wh: float = 0.0
     fault_code: int = NO_FAULT
     start_stop_standby: int = STOP
     active_power_setpoint_w: float = 0.0
@@ -192,9 +194,9 @@ class Bess:
             self._take(commands)
 
         power_w = self._power(grid, dt_s)
-        cell_power_w = self._move_energy(power_w, dt_s)
-        state.active_power_w = power_w
-        soh, soc = self._charge()
+        self._count(power_w, dt_s)
+        stored_wh, soh, soc = self._store()
+        cell_power_w = power_w / self._efficiency if power_w > 0.0 else power_w * self._efficiency
         voltage_v, current_a, heat_w = battery.terminals(
             cell_power_w, soc, self._resistance_ohm, cell_power_w - power_w
         )
@@ -207,7 +209,7 @@ class Bess:
             dt_s,
         )
         state.fault_code = self._fault(grid, soc)
-        self.measurements = self._measure(conditions, voltage_v, current_a, soh, soc)
+        self.measurements = self._measure(conditions, voltage_v, current_a, stored_wh, soh, soc)
         return self.measurements
 
     def _take(self, commands: Sequence[Command]) -> None:
@@ -222,15 +224,17 @@ class Bess:
             elif accepted == 1.0 and state.battery_temp_c <= OVER_TEMPERATURE_C:
                 state.fault_code = NO_FAULT
 
-    def _charge(self) -> tuple[float, float]:
-        """Return state of health and state of charge."""
+    def _store(self) -> tuple[float, float, float]:
+        """Return stored energy (Wh), state of health and state of charge."""
         state = self.state
-        soh = battery.state_of_health(self._cycles())
-        soc = state.stored_energy_wh / (self._capacity_wh * soh)
-        return soh, min(soc, 1.0)
-
-    def _cycles(self) -> float:
-        return self.state.discharged_energy_wh / (self._efficiency * self._capacity_wh)
+        efficiency = self._efficiency
+        taken_wh = state.discharged_energy_wh / efficiency
+        stored_wh = state.initial_energy_wh + state.charged_energy_wh * efficiency - taken_wh
+        if stored_wh < 0.0:
+            stored_wh = 0.0  # a step that was cut at empty may round below
+        soh = battery.state_of_health(taken_wh / self._capacity_wh)
+        soc = stored_wh / (self._capacity_wh * soh)
+        return stored_wh, soh, soc if soc < 1.0 else 1.0
 
     def _limits_w(self, soc: float) -> tuple[float, float]:
         """Return the charge and the discharge power (W, both >= 0) that temperature and charge allow."""
@@ -247,10 +251,9 @@ class Bess:
         state = self.state
         if grid != CONNECTED or state.fault_code == OVER_TEMPERATURE:
             return 0.0
-        soh, soc = self._charge()
+        stored_wh, soh, soc = self._store()
         charge_w, discharge_w = self._limits_w(soc)
         target_w = state.active_power_setpoint_w if state.start_stop_standby == RUN else 0.0
-        target_w = clamp(target_w, -charge_w, discharge_w)
         power_w = ramp(state.active_power_w, target_w, self._ramp_w_per_s, dt_s)
         power_w = clamp(power_w, -charge_w, discharge_w)
         if dt_s == 0.0:
@@ -258,27 +261,24 @@ class Bess:
         # The store may reach its limit before the step ends: what still fits is spread over the step.
         capacity_wh = self._capacity_wh * soh
         if power_w > 0.0:
-            left_wh = max(0.0, state.stored_energy_wh - state.lower_soc_limit_2 * capacity_wh)
+            left_wh = max(0.0, stored_wh - state.lower_soc_limit_2 * capacity_wh)
             return min(power_w, left_wh * self._efficiency * 3600.0 / dt_s)
-        room_wh = max(0.0, state.upper_soc_limit_2 * capacity_wh - state.stored_energy_wh)
+        room_wh = max(0.0, state.upper_soc_limit_2 * capacity_wh - stored_wh)
         return max(power_w, -room_wh / self._efficiency * 3600.0 / dt_s) + 0.0  # -0.0 would show
 
-    def _move_energy(self, power_w: float, dt_s: float) -> float:
-        """Book dt_s (s) of AC power (W) in the store and its counters; return the power (W) of the cells."""
+    def _count(self, power_w: float, dt_s: float) -> None:
+        """Count the energy of dt_s (s) at an AC power (W, + = discharge)."""
         state = self.state
-        hours = dt_s / 3600.0
-        energy_wh = power_w * hours
-        if power_w >= 0.0:
-            cell_power_w = power_w / self._efficiency
-            state.discharged_energy_wh += energy_wh
-        else:
-            cell_power_w = power_w * self._efficiency
-            state.charged_energy_wh -= energy_wh
-        cell_wh = cell_power_w * hours
-        state.loss_energy_wh += cell_wh - energy_wh
-        stored_wh = state.stored_energy_wh - cell_wh
-        state.stored_energy_wh = stored_wh if stored_wh > 0.0 else 0.0  # a step cut at empty may round below
-        return cell_power_w
+        state.active_power_w = power_w
+        energy_wh = power_w * dt_s / 3600.0
+        if energy_wh > 0.0:
+            state.discharged_energy_wh, state.discharged_rest_wh = count(
+                state.discharged_energy_wh, state.discharged_rest_wh, energy_wh
+            )
+        elif energy_wh < 0.0:
+            state.charged_energy_wh, state.charged_rest_wh = count(
+                state.charged_energy_wh, state.charged_rest_wh, -energy_wh
+            )
 
     def _fault(self, grid: int, soc: float) -> int:
         """Return the fault code at the end of a step."""
@@ -290,9 +290,18 @@ class Bess:
         return EMPTY if soc <= EMPTY_SOC else NO_FAULT
 
     def _measure(
-        self, conditions: Conditions, voltage_v: float, current_a: float, soh: float, soc: float
+        self,
+        conditions: Conditions,
+        voltage_v: float,
+        current_a: float,
+        stored_wh: float,
+        soh: float,
+        soc: float,
     ) -> BessMeasurements:
         state = self.state
+        efficiency = self._efficiency
+        charged_wh = state.charged_energy_wh
+        discharged_wh = state.discharged_energy_wh
         power_w = state.active_power_w
         fault_code = state.fault_code
         connected = fault_code in (NO_FAULT, EMPTY)
@@ -316,11 +325,11 @@ class Bess:
             discharge_w,
             self._max_charge_w,
             self._max_discharge_w,
-            state.charged_energy_wh,
-            state.discharged_energy_wh,
-            state.stored_energy_wh,
-            state.loss_energy_wh,
-            self._cycles(),
+            charged_wh,
+            discharged_wh,
+            stored_wh,
+            charged_wh * (1.0 - efficiency) + discharged_wh * (1.0 / efficiency - 1.0),
+            discharged_wh / efficiency / self._capacity_wh,
             conditions.frequency_hz,
             voltage_ll_v,
             voltage_ll_v,
@@ -370,7 +379,7 @@ def _command_ranges(
 def _first_state(config: BessConfig) -> BessState:
     limits = config.soc_limits
     return BessState(
-        stored_energy_wh=config.capacity_kwh * 1000.0 * (config.initial_soc / 100.0),
+        initial_energy_wh=config.capacity_kwh * 1000.0 * (config.initial_soc / 100.0),
         battery_temp_c=config.ambient_temp_c,
         upper_soc_limit_1=limits.upper_1 / 100.0,
         upper_soc_limit_2=limits.upper_2 / 100.0,

@@ -36,5 +36,8 @@ def dc_power_w(power_w: float, rated_w: float) -> float:
 def reactive_within(reactive_var: float, active_w: float, rating_va: float) -> float:
     """Return the reactive power (var) cut to what the active power (W) leaves of the rating (VA)."""
     room = rating_va * rating_va - active_w * active_w
-    most = math.sqrt(room) if room > 0.0 else 0.0
-    return min(max(-most, reactive_var), most)
+    if room <= 0.0:
+        return 0.0
+    if reactive_var * reactive_var <= room:
+        return reactive_var
+    return math.copysign(math.sqrt(room), reactive_var)

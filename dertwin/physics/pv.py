@@ -12,7 +12,7 @@ HEAT_LOSS_W_M2_K = 25.0 + 6.84 * 1.0
 
 
 def cell_temp_c(irradiance_w_m2: float, ambient_c: float) -> float:
-    """Return the cell temperature (degC) at an irradiance (W/m2) and air temperature (degC), in a light wind."""
+    """Return the cell temperature (degC) in a light wind, from irradiance (W/m2) and air (degC)."""
     return ambient_c + irradiance_w_m2 / HEAT_LOSS_W_M2_K
 
 
