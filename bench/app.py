@@ -14,6 +14,7 @@ from bench.links.link import Link
 from bench.links.serial import SerialLink
 from bench.links.supervise import LinkStatus, supervise
 from bench.links.tcp import TcpLink
+from bench.log import OncePerMinute
 from bench.unit import Unit
 from dertwin.bindings import RtuBinding, TcpBinding
 from dertwin.config import parse_asset
@@ -46,6 +47,7 @@ class Bench:
         self._tasks: dict[Hashable, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._maps_root = checked.maps_root
+        self._log_protocol_error = OncePerMinute()
         for asset_id, layouts in checked.layouts.items():
             self._bind(asset_id, layouts)
 
@@ -130,7 +132,11 @@ class Bench:
             self._images[asset_id].append(image)
             key = _key(binding)
             if key not in self.links:
-                self.links[key] = TcpLink(binding) if isinstance(binding, TcpBinding) else SerialLink(binding)
+                self.links[key] = (
+                    TcpLink(binding, self._log_protocol_error)
+                    if isinstance(binding, TcpBinding)
+                    else SerialLink(binding)
+                )
                 self.status[key] = LinkStatus()
                 self._start(key)
             self.links[key].units[binding.unit_id] = Unit(asset_id, image)

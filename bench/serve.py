@@ -54,6 +54,8 @@ async def _serve(checked: CheckedSite) -> int:
         settled.cancel()
         await stopped
         log.info("stopping")
+    if clock := bench.clock:
+        log.info("stopped", steps=clock.steps, late=clock.late, skipped=clock.skipped)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Modbus on TCP sockets: Modbus TCP (MBAP), and RTU frames on a socket."""
 
 import asyncio
+import os
 import socket
 from abc import abstractmethod
 from collections import OrderedDict
@@ -25,6 +26,14 @@ IDLE_TIMEOUT_S = 600.0
 HALF_FRAME_TIMEOUT_S = 10.0
 NOT_READING_TIMEOUT_S = 5.0
 SEND_BUFFER_BYTES = 64 * 1024
+# What one client may make us do before others have their turn: some 1300 requests. The kernel
+# doubles it. With its own choice, a client could have a third of a second, and megabytes of replies.
+RECEIVE_BUFFER_BYTES = 8 * 1024
+_SOCKET_OPTIONS = (
+    (socket.SO_KEEPALIVE, 1),
+    (socket.SO_SNDBUF, SEND_BUFFER_BYTES),
+    (socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES),
+)
 
 
 @dataclass(slots=True)
@@ -45,12 +54,15 @@ class TcpLink:
     A single unit also answers unit ids 0 and 255, which on TCP mean the server itself.
     """
 
-    def __init__(self, binding: TcpBinding) -> None:
-        """Serve at the address and with the limits of the binding (of any of its units)."""
+    def __init__(self, binding: TcpBinding, log_protocol_error: OncePerMinute) -> None:
+        """Serve at the address and with the limits of the binding (of any of its units).
+
+        All links of a site share `log_protocol_error`, so that a peer has one line whatever it tries.
+        """
         self.units: dict[int, Unit] = {}
         self.counters = TcpCounters()
         self.line_counters = rtu.LineCounters()
-        self.log_protocol_error = OncePerMinute()
+        self.log_protocol_error = log_protocol_error
         self.unknown_unit = binding.unknown_unit
         self.kind = binding.kind
         self._address = binding.ip, binding.port
@@ -80,7 +92,12 @@ class TcpLink:
                 lambda: protocol(self), ip, port, backlog=BACKLOG, reuse_address=True
             )
         except OSError as error:
-            raise LinkDown(f"cannot listen on {ip}:{port}: {error.strerror or error}") from error
+            # Event loops word it at length, each in its own way; name resolution has negative numbers.
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise LinkDown(f"cannot listen on {ip}:{port}: {reason}") from error
+        for listener in server.sockets:  # connections inherit the options
+            for option, value in _SOCKET_OPTIONS:
+                listener.setsockopt(socket.SOL_SOCKET, option, value)
         up(f"{ip}:{port}")
         try:
             while True:
@@ -146,9 +163,6 @@ class TcpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        sock: socket.socket = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
         self._link.opened(self)
 
@@ -208,8 +222,9 @@ class MbapConnection(TcpConnection):
     def _give_up(self, reason: str) -> None:
         link = self._link
         link.counters.protocol_errors += 1
-        peer = self.transport.get_extra_info("peername")
-        link.log_protocol_error(str(peer[0]), "connection closed", link=link.name, reason=reason)
+        # Nobody, when the client has reset the connection in the meantime.
+        ip, *_ = self.transport.get_extra_info("peername") or ("unknown",)
+        link.log_protocol_error(ip, "connection closed", link=link.name, reason=reason)
         self.transport.close()
 
 
