@@ -36,9 +36,11 @@ def count(total: float, rest: float, amount: float) -> tuple[float, float]:
     """Return a counter's new total after an amount, and the rest: what the total's digits could not hold.
 
     Handing the rest back with the next amount keeps a total of any number of steps right to its
-    last digit (Kahan, Commun. ACM 8 (1965) 40).
+    last digit (Kahan, Commun. ACM 8 (1965) 40). For amounts >= 0 the total never falls.
     """
     amount += rest
+    if amount < 0.0:
+        return total, amount  # the total was rounded up by more than what has come since
     new_total = total + amount
     return new_total, amount - (new_total - total)
 

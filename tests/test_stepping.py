@@ -121,3 +121,8 @@ def test_a_counter_never_falls_and_loses_nothing(total: float, amounts: list[flo
         total, rest = count(total, rest, amount)
         assert total >= before
     assert total == pytest.approx(math.fsum([start, *amounts]), rel=3e-16)
+
+
+def test_a_counter_whose_last_digit_was_rounded_up_does_not_fall_again() -> None:
+    total, rest = 3618.329368295217, -2.2737367544323206e-13
+    assert count(total, rest, 4.5e-28)[0] == total

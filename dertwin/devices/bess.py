@@ -365,7 +365,8 @@ def _command_ranges(
         "start_stop_standby": CommandRange(1.0, 3.0, frozenset((1.0, 2.0, 3.0))),
         "active_power_setpoint_w": CommandRange(-max_charge_w, max_discharge_w),
         "reactive_power_setpoint_var": CommandRange(-rating_va, rating_va),
-        "local_remote_settings": switch,
+        # Older maps label 0, 1 or 2 as local; none of them changes anything here.
+        "local_remote_settings": CommandRange(0.0, 2.0, frozenset((0.0, 1.0, 2.0))),
         "power_control_mode": word,
         "fault_reset": switch,
         "upper_soc_limit_1": ratio,

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from dertwin.devices.asset import AssetConfig
-from dertwin.devices.device import Command, CommandRange, Conditions
+from dertwin.devices.commands import accept
+from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics import chp as engine
 from dertwin.physics.grid import CONNECTED, TripState, protect
@@ -20,8 +21,6 @@ ACKNOWLEDGE = 4321.0
 EMERGENCY_STOP = 3  # fault codes: 1 voltage and 2 frequency outside limits, 3 emergency stop
 FOREVER = math.inf
 TOLERANCE_S = 1e-9  # a hundred steps of 0.1 s are 10 s
-
-NOMINAL = Conditions(0.0, 1000.0, 20.0, 50.0, 400.0, 0.0)
 
 
 class Phase(NamedTuple):
@@ -200,10 +199,10 @@ class Chp:
     def _take(self, commands: Sequence[Command], grid: int) -> None:
         state = self.state
         for name, value in commands:
-            accepted = self.commands[name]
-            if accepted.allowed is not None and value not in accepted.allowed:
+            accepted = accept(self.commands, name, value)
+            if accepted is None:
                 continue
-            setattr(state, name, min(max(accepted.low, value), accepted.high))
+            setattr(state, name, accepted)
             acknowledged = name == "remote_acknowledgment" and value == ACKNOWLEDGE
             if acknowledged and grid == CONNECTED and not state.e_stop_request:
                 state.fault_code = 0

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from dertwin.devices.asset import AssetConfig
-from dertwin.devices.device import Command, CommandRange, Conditions, PccFlow
+from dertwin.devices.commands import accept
+from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions, PccFlow
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics.sliding import SlidingMean
 
@@ -18,7 +19,6 @@ DEMAND_BUCKET_S = 1.0
 DEMAND_BUCKETS = 900
 
 NO_FLOW = PccFlow(0.0, 0.0)
-NOMINAL = Conditions(0.0, 1000.0, 20.0, 50.0, 400.0, 0.0)
 
 COMMANDS: Mapping[str, CommandRange] = {
     "current_transformer_ratio": CommandRange(1.0, 65535.0),
@@ -129,8 +129,9 @@ class EnergyMeter:
         if self._watchdog is not None:
             commands = self._watchdog.step(state.watchdog, commands, requests, dt_s)
         for name, value in commands:
-            accepted = COMMANDS[name]
-            setattr(state, name, min(max(accepted.low, value), accepted.high))
+            accepted = accept(COMMANDS, name, value)
+            if accepted is not None:
+                setattr(state, name, accepted)
 
         power_w, reactive_var = pcc
         energy_wh = power_w * dt_s / 3600.0

@@ -463,7 +463,7 @@ def test_every_command_but_the_reset_reads_back() -> None:
         now = step(battery, Command(name, value))
         if name != "fault_reset":
             assert getattr(now, name) == pytest.approx(value, abs=1.0 if accepted.high == 65535.0 else 1e-12)
-    assert now.local_remote_mode == now.local_remote_settings == 1
+    assert now.local_remote_mode == now.local_remote_settings == 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.0, 1.0)), max_size=8), st.floats(0.01, 3600.0))
