@@ -12,7 +12,8 @@ import programs
 from programs import Missing, Process
 from table import Figure
 
-ROUNDS, SECONDS = 3, 3
+# Short rounds, so that what disturbs the machine meanwhile hits all servers alike.
+ROUNDS, SECONDS = 9, 1
 
 
 class Load(NamedTuple):
@@ -36,7 +37,7 @@ Runs = dict[Load, dict[str, list[Run]]]
 
 
 def figures(folder: Path) -> list[Figure]:
-    """Load all servers in turn, three rounds of each, and return the medians."""
+    """Load all servers in turn, several rounds of each, and return the medians."""
     generator = programs.compiled("load.c", folder)
     runs: Runs = {WIDE: defaultdict(list), DEEP: defaultdict(list)}
     with ExitStack() as stack:
