@@ -55,7 +55,7 @@ class Program:
 
 
 @contextlib.contextmanager
-def example(name: str, folder: Path, *options: str | int | Path) -> Iterator[Program]:
+def example(name: str, folder: Path, *options: object) -> Iterator[Program]:
     printed = folder / "example.out"
     with (
         printed.open("w") as output,
