@@ -23,7 +23,7 @@ check: packages-run $(VENV)/.installed-dev
 	$(VENV)/bin/mypy
 
 bench: packages-bench $(VENV)/.installed-dev
-	$(VENV)/bin/python tests/benchmark/run.py --markdown docs/performance.md
+	PYTHONPATH=tests $(VENV)/bin/python tests/benchmark/run.py --markdown docs/performance.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -41,7 +41,7 @@ def figures(folder: Path) -> list[Figure]:
                 server_end = folder / f"line_{name}"
                 client_end = stack.enter_context(_pair(server_end))
                 process = stack.enter_context(programs.running(command(str(server_end))))
-                _wait_until_answered(process, client_end)
+                wait_until(process, lambda client=client_end: _ask(client))
                 lines[name] = client_end
             except Missing as error:
                 missing.append(f"{name} not measured: {error}")
@@ -84,11 +84,13 @@ def _pair(server_end: Path) -> Iterator[int]:
             os.close(client)
 
 
-def _wait_until_answered(process: Process, client: int) -> None:
+def wait_until(process: Process, condition: Callable[[], bool]) -> None:
+    """Wait for what a server must do; raises Missing if it ends first or takes over 20 s."""
     deadline = time.monotonic() + 20.0
     while process.poll() is None and time.monotonic() < deadline:
-        if _ask(client):
+        if condition():
             return
+        time.sleep(0.001)
     raise Missing("the server ended" if process.poll() is not None else "no answer within 20 s")
 
 

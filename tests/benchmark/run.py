@@ -2,7 +2,7 @@
 
 usage: python tests/benchmark/run.py [--markdown FILE] [GROUP ...]
 
-Groups: tcp, rtu, start, twin, memory; without any, all of them. With --markdown the table replaces
+Groups: tcp, rtu, bus, start, twin, memory; without any, all of them. With --markdown the table replaces
 what stands between the two marker lines of FILE. Everything runs on the loopback and on virtual
 serial ports; it takes four minutes and wants an otherwise idle machine.
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import bus_figures
 import memory_figures
 import rtu_figures
 import start_figures
@@ -26,6 +27,7 @@ from table import Figure, markdown, write_between_markers
 GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "tcp": tcp_figures.figures,
     "rtu": rtu_figures.figures,
+    "bus": bus_figures.figures,
     "start": start_figures.figures,
     "twin": twin_figures.figures,
     "memory": memory_figures.figures,

@@ -12,7 +12,7 @@ MAP = """
 registers:
   - name: setpoint
     internal_name: active_power_setpoint_w
-    address: 0
+    address: 1000
     type: int16
     count: 1
     func: 0x06

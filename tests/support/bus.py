@@ -57,7 +57,7 @@ def pause(seconds: float) -> None:
     select.select([], [], [], seconds)
 
 
-def read_request(unit_id: int, address: int = 0, count: int = 1) -> bytes:
+def read_request(unit_id: int, address: int = 1000, count: int = 1) -> bytes:
     return frame(unit_id, b"\x03" + address.to_bytes(2, "big") + count.to_bytes(2, "big"))
 
 
@@ -243,7 +243,7 @@ def foreign_payload_that_contains_a_request_to_us(bus: Bus, rng: random.Random, 
 
 @case
 def broadcasts(bus: Bus, rng: random.Random, n: int) -> Iterator[int]:
-    bus.send(frame(0, b"\x06\x00\x00\x00\x01"))
+    bus.send(frame(0, b"\x06\x03\xe8\x00\x01"))
     pause(0.006)
     bus.send(read_request(1))
     yield 1
