@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -19,9 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in ("-c", "--config"):
         given.insert(0, "run")
-    options = _parser().parse_args(given)
+    options = _parse(given)
     try:
         status: int = options.command(options)
+        sys.stdout.flush()
     except ConfigErrors as errors:
         for error in errors.errors:
             print(error, file=sys.stderr)
@@ -29,9 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output, e.g. `head`, has what it wanted
+        # The reader of our output, e.g. `head`, has what it wanted; Python still flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse settles for no names at all when options stand before them.
+    if rest and getattr(options, "names", None) == [] and not any(word.startswith("-") for word in rest):
+        options.names = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     read.add_argument("names", nargs="*", help="registers to read (default: all)")
     read.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     read.add_argument(
-        "--watch", type=float, nargs="?", const=1.0, metavar="S", help="read again each S seconds (default 1)"
+        "--watch",
+        type=client.seconds,
+        nargs="?",
+        const=1.0,
+        metavar="S",
+        help="read again each S seconds (default 1)",
     )
     read.set_defaults(command=client.read)
 

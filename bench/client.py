@@ -7,12 +7,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.check import shipped_maps
-from dertwin.config_errors import ConfigError, ConfigErrors
+from dertwin.config_errors import ConfigError, ConfigErrors, show, use
 from dertwin.registers.map import RegisterMap, load_map
 from dertwin.registers.register import COIL, DISCRETE_INPUT, Register
 
@@ -40,11 +39,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `read` and `write` have in common: where the device is, and its map."""
     parser.add_argument("target", help="HOST:PORT for Modbus TCP, or the path of a serial port")
     parser.add_argument("map", help="register map: a path or the name of a shipped one")
-    parser.add_argument("-u", "--unit", type=int, default=1, help="unit id (default 1)")
-    parser.add_argument("--baudrate", type=int, default=9600)
+    parser.add_argument("-u", "--unit", type=unit_id, default=1, help="unit id (default 1)")
+    parser.add_argument("--baudrate", type=baudrate, default=9600)
     parser.add_argument("--parity", choices=("N", "E", "O"), default="N")
     parser.add_argument("--stopbits", type=int, choices=(1, 2), default=1)
-    parser.add_argument("--timeout", type=float, default=1.0, help="s to wait for a reply (default 1)")
+    parser.add_argument("--timeout", type=seconds, default=1.0, help="s to wait for a reply (default 1)")
+
+
+# Argument types: argparse shows the name of the function and the text it refused.
+def unit_id(text: str) -> int:
+    """Return a unit id. Raises ValueError."""
+    if not 0 <= int(text) <= 255:
+        raise ValueError
+    return int(text)
+
+
+def baudrate(text: str) -> int:
+    """Return a baud rate. Raises ValueError."""
+    if int(text) <= 0:
+        raise ValueError
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Return a time (s) to wait. Raises ValueError."""
+    if not 0 < float(text) <= 86_400:
+        raise ValueError
+    return float(text)
 
 
 def find_map(name: str) -> RegisterMap:
@@ -81,7 +102,9 @@ def write(options: argparse.Namespace) -> int:
         with _connected(options) as device:
             for register, value in values:
                 device.write(register, value)
-                print(f"{register.name} = {value:g} {register.unit or ''}".rstrip())
+                if register.access != "wo":  # shown is what the device made of it
+                    name, accepted, unit, label = next(device.read([register]))
+                    print(f"{name} = {_text(accepted)} {unit} {label}".rstrip())
     except ClientError as error:
         print(f"dertwin write: {error}", file=sys.stderr)
         return 1
@@ -180,32 +203,32 @@ def _chosen(register_map: RegisterMap, names: Sequence[str]) -> list[Register]:
     """Return the registers to read: those named, or all that can be read; each address of a table once."""
     readable = [register for register in register_map.registers if register.access != "wo"]
     if names:
-        return [_by_name(readable, name, register_map) for name in names]
+        return [_by_name(readable, name, register_map, "read") for name in names]
     first: dict[tuple[int, int], Register] = {}
     for register in readable:
         first.setdefault((register.table, register.address), register)
     return sorted(first.values(), key=lambda r: (-r.table, r.address))
 
 
-def _by_name(registers: Sequence[Register], name: str, register_map: RegisterMap) -> Register:
+def _by_name(registers: Sequence[Register], name: str, register_map: RegisterMap, done: str) -> Register:
+    """Return the register of this name among those that can be `done` (read or written)."""
     for register in registers:
         if register.name == name:
             return register
-    known = [register.name for register in registers]
-    near = get_close_matches(name, known, n=1, cutoff=0.0)
-    raise ConfigErrors(
-        [ConfigError(register_map.file, "", f"no register {name!r}; the closest is {near[0]}")]
-    )
+    there = any(register.name == name for register in register_map.registers)
+    problem = f"{show(name)} cannot be {done}" if there else f"{show(name)} is no register"
+    known = use([register.name for register in registers], name)
+    raise ConfigErrors([ConfigError(register_map.file, "", f"{problem}; {known}")])
 
 
 def _assignment(register_map: RegisterMap, text: str) -> tuple[Register, float]:
     name, _, value = text.partition("=")
     writable = [register for register in register_map.registers if register.direction == "write"]
-    register = _by_name(writable, name, register_map)
+    register = _by_name(writable, name, register_map, "written")
     try:
         return register, float(int(value, 0) if value.startswith("0x") else float(value))
     except ValueError:
-        message = f"{text!r} is not NAME=VALUE with a number"
+        message = f"{show(text)} is not NAME=VALUE with a number"
         raise ConfigErrors([ConfigError(register_map.file, "", message)]) from None
 
 
@@ -256,13 +279,12 @@ def _show(readings: Sequence[Reading], options: argparse.Namespace) -> None:
         print("\033[H\033[2J", end="")
     width = max(len(reading.name) for reading in readings)
     for name, value, unit, label in readings:
-        shown = (
-            f"{value:f}"
-            if isinstance(value, Decimal)
-            else f"{value:.7g}"
-            if isinstance(value, float)
-            else value
-        )
-        print(f"{name:<{width}}  {shown if shown is not None else '-':>16} {unit:<6} {label}".rstrip())
+        print(f"{name:<{width}}  {_text(value):>16} {unit:<6} {label}".rstrip())
     if options.watch is not None and not sys.stdout.isatty():
         print(flush=True)
+
+
+def _text(value: Decimal | float | str | None) -> str:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return "-" if value is None else f"{value:.7g}" if isinstance(value, float) else value
