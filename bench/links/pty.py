@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import sys
@@ -34,16 +35,18 @@ def pair_path(port: str) -> str:
 async def virtual_pair(path: str) -> AsyncIterator[None]:
     """Run socat between `path` and its client end; both are gone when the context ends.
 
-    Raises LinkDown when socat is missing, fails, or something that is not a link is in the way.
+    Raises LinkDown when socat is missing, fails, another program serves on `path`, or something
+    that is no virtual port is in the way.
     """
     ends = (path, client_end(path))
     for end in ends:
         if "," in end or ":" in end or "!" in end:
             raise LinkDown(f"{end}: a virtual pair's path must not contain ',', ':' or '!'")
-        if os.path.islink(end):
-            os.unlink(end)  # left by a socat that was killed, or about to be replaced by socat anyway
-        elif os.path.lexists(end):
+        if os.path.lexists(end) and not _is_virtual_port(end):
             raise LinkDown(f"{end} exists and is not a virtual port; move it away or choose another port")
+    if _is_locked(path):
+        raise LinkDown(f"{path}: in use by another program")
+    _unlink_virtual_ports(ends)
     try:
         socat = await asyncio.create_subprocess_exec(
             "socat",
@@ -61,17 +64,46 @@ async def virtual_pair(path: str) -> AsyncIterator[None]:
         with contextlib.suppress(ProcessLookupError):
             socat.terminate()
         await socat.communicate()
+        # If it was killed: another terminal may get the number that the links still point to.
+        _unlink_virtual_ports(ends)
+
+
+def _is_virtual_port(path: str) -> bool:
+    return os.path.islink(path) and os.readlink(path).startswith("/dev/pts/")
+
+
+def _unlink_virtual_ports(ends: tuple[str, str]) -> None:
+    for end in ends:
+        if _is_virtual_port(end):
+            os.unlink(end)
+
+
+def _is_locked(path: str) -> bool:
+    """Tell whether a program has locked a port for itself, as we do and pyserial can."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 async def _wait_until_linked(socat: asyncio.subprocess.Process, ends: tuple[str, str]) -> None:
     for _ in range(int(APPEAR_TIMEOUT_S / 0.01)):
         if socat.returncode is not None:
             _, stderr = await socat.communicate()
-            raise LinkDown(f"socat failed: {stderr.decode(errors='replace').strip() or socat.returncode}")
+            # Only what went wrong: the rest has the time and numbers that differ at each attempt.
+            reason = stderr.decode(errors="replace").strip().rpartition(": ")[2]
+            raise LinkDown(f"{ends[0]}: socat failed: {reason or socat.returncode}")
         if all(os.path.exists(end) for end in ends):
             return
         await asyncio.sleep(0.01)
-    raise LinkDown(f"socat did not make {ends[0]} within {APPEAR_TIMEOUT_S:g} s")
+    raise LinkDown(f"{ends[0]}: socat did not make it within {APPEAR_TIMEOUT_S:g} s")
 
 
 def _die_with_parent() -> Callable[[], None] | None:

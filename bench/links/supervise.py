@@ -46,8 +46,9 @@ async def supervise(
         except (LinkDown, OSError) as error:
             reason = str(error)
         except Exception as error:
-            log.exception("link failed", link=link.name)
             reason = repr(error)
+            if reason != status.reason:
+                log.exception("link failed", link=link.name)
         if status.up or reason != status.reason:
             log.warning("link down", link=link.name, reason=reason, retry_s=RETRY_S)
         status.up, status.reason = False, reason

@@ -5,13 +5,15 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import tcp
-from support.bus import Bus, read_request
+from support.bus import Bus
 from support.processes import resident_bytes
 from support.service import Service, free_port, service
+from support.sites import MAP, READ_MOST, READ_SETPOINT, battery, rtu, site
+
+from dertwin.modbus.rtu import frame
 
 MIB = 1024 * 1024
 STEP_S = 0.1
@@ -32,14 +34,14 @@ class Target:
             start = time.monotonic()
             if name == "rtu":
                 with tcp.Client(port) as client:
-                    client.send(read_request(1))
+                    client.send(frame(1, READ_SETPOINT))
                     assert len(client.socket.recv(7)) == 7
             else:
                 assert len(tcp.ask(port)) == 4
             durations.append(time.monotonic() - start)
         start = time.monotonic()
         bus = Bus(f"{self.line}_client")
-        bus.send(read_request(1))
+        bus.send(frame(1, READ_SETPOINT))
         assert len(bus.receive(7)) == 7
         bus.close()
         return max(*durations, time.monotonic() - start)
@@ -49,21 +51,16 @@ class Target:
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     room = {"max_connections": request.param}
     ports = {"first": free_port(), "second": free_port(), "rtu": free_port()}
-    line: dict[str, Any] = {
-        "kind": "modbus_rtu",
-        "port": str(tmp_path / "line"),
-        "fallback": "pty",
-        "register_map": "map.yaml",
-    }
-    config = tcp.site(
+    line = rtu(tmp_path / "line", fallback="pty", register_map="meter.yaml")
+    config = site(
         tmp_path,
-        tcp.battery({"port": ports["first"], **room}),
-        tcp.battery({"port": ports["second"], **room}),
-        tcp.battery({"port": ports["rtu"], "kind": "modbus_rtu_over_tcp", **room}),
-        {"type": "energy_meter", "protocols": [{**line, "register_map": "meter.yaml"}]},
+        battery({"port": ports["first"], **room}),
+        battery({"port": ports["second"], **room}),
+        battery({"port": ports["rtu"], "kind": "modbus_rtu_over_tcp", **room}),
+        {"type": "energy_meter", "protocols": [line]},
         step=STEP_S,
     )
-    (tmp_path / "meter.yaml").write_text(tcp.MAP.replace("active_power_setpoint_w", "interval_time_s"))
+    (tmp_path / "meter.yaml").write_text(MAP.replace("active_power_setpoint_w", "interval_time_s"))
     with service(config, tmp_path) as running:
         yield Target(running, ports, tmp_path / "line")
 
@@ -72,7 +69,7 @@ def test_a_flood_of_useless_clients_costs_little_memory_and_no_time(target: Targ
     pid = target.service.process.pid
     target.worst_answer_s()  # so that what the first requests need is not counted as growth
     before, start = resident_bytes(pid), time.monotonic()
-    half = tcp.frame(1, tcp.READ_SETPOINT)[:9]
+    half = tcp.frame(1, READ_SETPOINT)[:9]
     with ExitStack() as flood:
         for i in range(700):
             port = (target.ports["first"], target.ports["second"], target.ports["rtu"])[i % 3]
@@ -106,7 +103,7 @@ def test_a_flood_of_useless_clients_costs_little_memory_and_no_time(target: Targ
 def _ask_without_end(client: tcp.Client) -> None:
     """Send requests and read nothing until the server hangs up."""
     client.socket.settimeout(10.0)
-    requests = tcp.frame(1, tcp.READ_MOST) * 100
+    requests = tcp.frame(1, READ_MOST) * 100
     try:
         while True:
             client.send(requests)

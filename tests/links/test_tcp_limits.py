@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 from support.inprocess import running
 from support.service import free_port, wait_for
-from support.tcp import READ_MOST, READ_SETPOINT, Client, ask, battery, frame, site
+from support.sites import READ_MOST, READ_SETPOINT, battery, site
+from support.tcp import Client, ask, frame
 
 from bench.links import tcp
 from bench.links.tcp import TcpLink

@@ -10,18 +10,8 @@ from structlog.testing import capture_logs
 from support.bus import pause
 from support.inprocess import Running, running
 from support.service import free_port, wait_for
-from support.tcp import (
-    READ_MOST,
-    READ_SETPOINT,
-    Client,
-    Reply,
-    ask,
-    battery,
-    frame,
-    setpoint_is,
-    site,
-    write_setpoint,
-)
+from support.sites import READ_MOST, READ_SETPOINT, battery, setpoint_is, site, write_setpoint
+from support.tcp import Client, Reply, ask, frame
 
 from bench.links.tcp import TcpLink
 from dertwin.modbus.rtu import frame as rtu_frame

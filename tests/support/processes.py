@@ -23,3 +23,12 @@ def cpu_share(pid: int, during_s: float) -> float:
     before, start = cpu_s(pid), time.monotonic()
     time.sleep(during_s)
     return (cpu_s(pid) - before) / (time.monotonic() - start)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started and not yet waited for."""
+    return [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]

@@ -1,48 +1,17 @@
-"""Raw Modbus TCP clients, and the small site that most link tests serve."""
+"""Raw Modbus TCP clients."""
 
 import socket
 import struct
-from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
+
+from support.sites import READ_SETPOINT
 
 TIMEOUT_S = 5.0
-
-# Gaps read as zeros, so that one request can ask for the most that a reply may hold.
-MAP = """
-gaps: zero
-registers:
-  - {name: setpoint, internal_name: active_power_setpoint_w, address: 0, type: int16, count: 1,
-     func: 0x06, direction: write}
-  - {name: heartbeat, internal_name: heartbeat, address: 199, type: uint16, count: 1,
-     func: 0x06, direction: write}
-"""
-READ_SETPOINT = b"\x03\x00\x00\x00\x01"
-READ_MOST = b"\x03\x00\x00\x00\x7d"
-
-
-def write_setpoint(value: int) -> bytes:
-    return struct.pack(">BHh", 6, 0, value)
-
-
-def setpoint_is(value: int) -> bytes:
-    return struct.pack(">BBh", 3, 2, value)
 
 
 def frame(transaction_id: int, pdu: bytes, unit_id: int = 1, protocol_id: int = 0) -> bytes:
     return struct.pack(">HHHB", transaction_id, protocol_id, len(pdu) + 1, unit_id) + pdu
-
-
-def battery(*bindings: dict[str, Any], **config: Any) -> dict[str, Any]:
-    """Return the config of a battery; each binding is completed to one on TCP with MAP."""
-    usual = {"kind": "modbus_tcp", "ip": "127.0.0.1", "register_map": "map.yaml"}
-    return {"type": "bess", **config, "protocols": [{**usual, **binding} for binding in bindings]}
-
-
-def site(folder: Path, *assets: dict[str, Any], **config: Any) -> dict[str, Any]:
-    """Return the config of a site whose maps are in `folder`, and put MAP there."""
-    (folder / "map.yaml").write_text(MAP)
-    return {"register_map_root": str(folder), "assets": list(assets), **config}
 
 
 class Reply(NamedTuple):
