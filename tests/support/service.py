@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 START_TIMEOUT_S = 20.0
+RUN = (sys.executable, "-m", "bench.cli", "run")
 
 
 def free_port() -> int:
@@ -56,17 +57,24 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(config: Path | dict[str, Any], folder: Path, *options: str) -> Iterator[Service]:
-    """Run a site config and yield the service once it has said where it is reachable."""
+def service(
+    config: Path | dict[str, Any], folder: Path, *options: str, command: Sequence[str] = RUN
+) -> Iterator[Service]:
+    """Run a site config and yield the service once it has said where it is reachable.
+
+    It leads a process group of its own, as a command in a terminal does.
+    """
     if isinstance(config, dict):
         (folder / "site.json").write_text(json.dumps(config))
         config = folder / "site.json"
     log, printed = folder / "service.log", folder / "service.out"
-    command = [sys.executable, "-m", "bench.cli", "run", "-c", str(config), *options]
+    arguments = [*command, "-c", str(config), *options]
     with (
         log.open("w") as stderr,
         printed.open("w") as stdout,
-        subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True) as process,
+        subprocess.Popen(
+            arguments, stdout=stdout, stderr=stderr, text=True, start_new_session=True
+        ) as process,
     ):
         try:
 
