@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,8 +16,10 @@ from bench.links.supervise import LinkStatus, supervise
 from bench.links.tcp import TcpLink
 from bench.log import OncePerMinute
 from bench.unit import Unit
-from dertwin.bindings import RtuBinding, TcpBinding
+from dertwin.bindings import TcpBinding
 from dertwin.config import parse_asset
+from dertwin.config_errors import ConfigErrors
+from dertwin.config_links import link_errors, link_name
 from dertwin.devices.asset import AssetConfig
 from dertwin.devices.device import Command
 from dertwin.registers.image import RegisterImage
@@ -41,10 +43,10 @@ class Bench:
         """Build the site; nothing is opened yet."""
         self.site: Site = build_site(checked.config)
         self.clock: StepClock | None = None
-        self.links: dict[Hashable, Link] = {}
-        self.status: dict[Hashable, LinkStatus] = {}
+        self.links: dict[str, Link] = {}
+        self.status: dict[str, LinkStatus] = {}
         self._images: dict[str, list[RegisterImage]] = {}
-        self._tasks: dict[Hashable, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._maps_root = checked.maps_root
         self._log_protocol_error = OncePerMinute()
@@ -93,15 +95,18 @@ class Bench:
     def add_asset(self, config: AssetConfig | Mapping[str, Any]) -> str:
         """Add a device and serve it at once; it counts in the next balance. Return its asset id.
 
-        Raises ValueError if its id, or a unit id on one of its links, is taken, ConfigErrors for a
-        register map, pydantic.ValidationError if a mapping is no asset config.
+        Raises ValueError if its id is taken, ConfigErrors if its bindings cannot be served beside the
+        others or for a register map, pydantic.ValidationError if a mapping is no asset config.
         """
         asset = config if isinstance(config, AssetConfig) else parse_asset(config)
         layouts = check_asset(asset, self._maps_root)
-        for binding in asset.protocols:
-            link = self.links.get(_key(binding))
-            if link and binding.unit_id in link.units:
-                raise ValueError(f"unit id {binding.unit_id} is taken on {link.name}")
+        bindings = {
+            f"{asset_id}.protocols[{i}]": binding
+            for asset_id, config in [*self._configs(), ("the new asset", asset)]
+            for i, binding in enumerate(config.protocols)
+        }
+        if conflicts := list(link_errors("", bindings)):
+            raise ConfigErrors(conflicts)
         asset_id = self.site.add_asset(asset)
         self._bind(asset_id, layouts)
         return asset_id
@@ -111,17 +116,19 @@ class Bench:
 
         Raises ValueError for an unknown id.
         """
-        device = self.site.devices.get(asset_id)
         self.site.remove_asset(asset_id)
         del self._images[asset_id]
-        for key in [_key(binding) for binding in device.config.protocols] if device else ():
-            link = self.links[key]
+        for key, link in list(self.links.items()):
             for unit_id in [unit_id for unit_id, unit in link.units.items() if unit.asset_id == asset_id]:
                 del link.units[unit_id]
             if not link.units:
                 del self.links[key], self.status[key]
                 if task := self._tasks.pop(key, None):
                     task.cancel()
+
+    def _configs(self) -> Iterator[tuple[str, AssetConfig]]:
+        for asset_id, device in self.site.devices.items():
+            yield asset_id, device.config
 
     def _bind(self, asset_id: str, layouts: Sequence[Layout]) -> None:
         device = self.site.devices[asset_id]
@@ -130,7 +137,7 @@ class Bench:
             image = RegisterImage(layout)
             image.publish(device.measurements)
             self._images[asset_id].append(image)
-            key = _key(binding)
+            key = link_name(binding)
             if key not in self.links:
                 self.links[key] = (
                     TcpLink(binding, self._log_protocol_error)
@@ -141,7 +148,7 @@ class Bench:
                 self._start(key)
             self.links[key].units[binding.unit_id] = Unit(asset_id, image)
 
-    def _start(self, key: Hashable) -> None:
+    def _start(self, key: str) -> None:
         if self._group is not None:
             link = self.links[key]
             self._tasks[key] = self._group.create_task(supervise(link, self.status[key]), name=link.name)
@@ -157,8 +164,3 @@ class Bench:
                 if time.monotonic() >= burst_ends:
                     await asyncio.sleep(0)
                     burst_ends = time.monotonic() + BURST_S
-
-
-def _key(binding: TcpBinding | RtuBinding) -> Hashable:
-    """Return what bindings of one link have in common."""
-    return (binding.ip, binding.port) if isinstance(binding, TcpBinding) else binding.port
