@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -47,6 +48,7 @@ class Bench:
         self.status: dict[str, LinkStatus] = {}
         self._images: dict[str, list[RegisterImage]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._group: asyncio.TaskGroup | None = None
         self._maps_root = checked.maps_root
         self._log_protocol_error = OncePerMinute()
@@ -133,8 +135,9 @@ class Bench:
     def _bind(self, asset_id: str, layouts: Sequence[Layout]) -> None:
         device = self.site.devices[asset_id]
         self._images[asset_id] = []
+        writes: list[tuple[str, float]] = []
         for binding, layout in zip(device.config.protocols, layouts, strict=True):
-            image = RegisterImage(layout)
+            image = RegisterImage(layout, writes)
             image.publish(device.measurements)
             self._images[asset_id].append(image)
             key = link_name(binding)
@@ -151,7 +154,12 @@ class Bench:
     def _start(self, key: str) -> None:
         if self._group is not None:
             link = self.links[key]
-            self._tasks[key] = self._group.create_task(supervise(link, self.status[key]), name=link.name)
+            self._tasks[key] = self._group.create_task(self._serve(key, link), name=link.name)
+
+    async def _serve(self, key: str, link: Link) -> None:
+        # A link to the same place that was removed a moment ago must have freed it.
+        async with self._turns[key]:
+            await supervise(link, self.status[key])
 
     async def _run_clock(self) -> None:
         config = self.site.config

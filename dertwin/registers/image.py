@@ -35,13 +35,17 @@ class RegisterImage:
         "saturated_by",
     )
 
-    def __init__(self, layout: Layout) -> None:
-        """Start with zeros: nothing should be served before the first `publish`."""
+    def __init__(self, layout: Layout, writes: list[tuple[str, float]] | None = None) -> None:
+        """Start with zeros: nothing should be served before the first `publish`.
+
+        Images of one device share the list `writes`, so that their writes are drained in the order in
+        which they came.
+        """
         self._layout = layout
         self._buffer = layout.initial
         self._measurements: Sequence[Any] = ()
         self._stale = False
-        self._writes: list[tuple[str, float]] = []
+        self._writes = [] if writes is None else writes
         self._held: dict[int, bytes] = {}
         self.requests = 0
         self.saturated = 0
@@ -59,7 +63,8 @@ class RegisterImage:
 
     def drain(self) -> list[tuple[str, float]]:
         """Return and forget the accepted writes since the last call, in order: SI name and SI value."""
-        writes, self._writes = self._writes, []
+        writes = self._writes.copy()
+        self._writes.clear()
         return writes
 
     def read_registers(self, function: int, address: int, count: int) -> bytes:
