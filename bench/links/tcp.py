@@ -222,9 +222,9 @@ class MbapConnection(TcpConnection):
     def _give_up(self, reason: str) -> None:
         link = self._link
         link.counters.protocol_errors += 1
-        # Nobody, when the client has reset the connection in the meantime.
-        ip, *_ = self.transport.get_extra_info("peername") or ("unknown",)
-        link.log_protocol_error(ip, "connection closed", link=link.name, reason=reason)
+        # There is no peer any more when it has reset the connection in the meantime.
+        if peer := self.transport.get_extra_info("peername"):
+            link.log_protocol_error(peer[0], "connection closed", link=link.name, reason=reason)
         self.transport.close()
 
 
