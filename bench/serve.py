@@ -1,6 +1,7 @@
 """`dertwin run`: serves a site in the foreground until a signal."""
 
 import asyncio
+import resource
 import signal
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,8 @@ from dertwin.bindings import RtuBinding
 
 log = structlog.get_logger()
 
+MOST_OPEN_FILES = 65536
+
 
 def serve(config: Path, fallback: Literal["pty", "none"] | None) -> int:
     """Serve a site until SIGINT or SIGTERM and return the exit status.
@@ -22,6 +25,7 @@ def serve(config: Path, fallback: Literal["pty", "none"] | None) -> int:
     `fallback` replaces that of all serial bindings. Raises ConfigErrors for a bad config.
     """
     set_up_logging()
+    _allow_many_connections()
     checked = check_site(config)
     if fallback is not None:
         checked = _with_fallback(checked, fallback)
@@ -71,6 +75,13 @@ def reachable(bench: Bench) -> list[str]:
             for unit_id, unit in sorted(link.units.items())
         ]
     return lines
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit of open files, usually 1024, which the connections of some 15 ports use up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def _with_fallback(checked: CheckedSite, fallback: Literal["pty", "none"]) -> CheckedSite:

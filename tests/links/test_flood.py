@@ -1,5 +1,6 @@
 """Idle, half-open and deaf clients by the hundred, against a real service with a line beside its ports."""
 
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -98,6 +99,21 @@ def test_a_flood_of_useless_clients_costs_little_memory_and_no_time(target: Targ
     assert stopped["late"] <= elapsed_s / STEP_S / 20  # the scheduler of a busy test machine
     assert stopped["steps"] >= elapsed_s / STEP_S - 1
     assert [line for line in target.service.log() if line["level"] != "info"] == []
+
+
+def test_many_connections_on_many_ports_do_not_use_up_the_files_a_shell_may_open(
+    tmp_path: Path,
+) -> None:
+    ports = [free_port() for _ in range(3)]
+    config = site(tmp_path, *(battery({"port": port, "max_connections": 100}) for port in ports))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))  # what the service starts with
+        stack.enter_context(service(config, tmp_path))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        kept = [stack.enter_context(tcp.Client(port)) for port in ports for _ in range(100)]
+        assert all(len(client.ask(READ_SETPOINT)) == 4 for client in kept)
+        assert all(len(tcp.ask(port)) == 4 for port in ports)
 
 
 def _ask_without_end(client: tcp.Client) -> None:

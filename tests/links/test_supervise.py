@@ -1,0 +1,71 @@
+"""The one place that retries: what it tells of a link that fails, and how often."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from bench.links.link import LinkDown
+from bench.links.supervise import RETRY_S, LinkStatus, supervise
+from bench.unit import Unit
+
+UP = "up"
+
+
+class ScriptedLink:
+    """Meets with what the script says at each attempt: an error, or UP and then a broken line."""
+
+    name = "scripted"
+
+    def __init__(self, script: list[Exception | str]) -> None:
+        self.units: dict[int, Unit] = {}
+        self._script = iter(script)
+
+    async def serve(self, up: Callable[[str], None]) -> None:
+        step = next(self._script, None)
+        if step is None:
+            raise asyncio.CancelledError
+        if isinstance(step, Exception):
+            raise step
+        up("here")
+        raise LinkDown("broke")
+
+
+def run(script: list[Exception | str]) -> tuple[LinkStatus, list[str], list[float]]:
+    """Return the last status, the log as text, and the pauses between attempts."""
+    status, pauses = LinkStatus(), []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    with capture_logs() as log, pytest.raises(asyncio.CancelledError):
+        asyncio.run(supervise(ScriptedLink(script), status, sleep))
+    return status, [" ".join(filter(None, (e["event"], e.get("reason")))) for e in log], pauses
+
+
+def test_the_same_failure_is_told_once_and_tried_again_at_an_even_pace() -> None:
+    status, log, pauses = run([LinkDown("no port")] * 50)
+    assert log == ["link down no port"]
+    assert (status.up, status.reason, status.settled.is_set()) == (False, "no port", True)
+    assert pauses == [RETRY_S] * 50
+
+
+def test_each_change_of_state_or_reason_is_told() -> None:
+    absent, denied = LinkDown("no port"), OSError("denied")
+    status, log, _ = run([absent, absent, denied, denied, UP, UP, absent])
+    assert log == [
+        "link down no port",
+        "link down denied",
+        "link up",
+        "link down broke",
+        "link up",
+        "link down broke",
+        "link down no port",
+    ]
+    assert status.times_up == 2
+
+
+def test_a_defect_is_told_with_its_traceback_once_and_the_link_is_tried_again() -> None:
+    _, log, _ = run([ZeroDivisionError("oops"), ZeroDivisionError("oops"), UP])
+    assert log == ["link failed", "link down ZeroDivisionError('oops')", "link up", "link down broke"]
