@@ -1,6 +1,7 @@
 """The half-duplex conversation on one serial line: when to answer, and what never to send."""
 
 import os
+import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ class LineTiming:
 class Line:
     """Reads frames from an open serial port and answers those for its units.
 
-    Each reply goes out when the line has been silent for `reply_after_s` since the last byte; a
-    further frame before that means that the client does not wait any more, and only the last
-    request is answered. Broadcasts act and get no reply.
+    Each reply goes out when the line has been silent for `reply_after_s` since the last byte. What
+    begins after the request holds the reply back: if it becomes a frame, the client does not wait any
+    more, and only the last request is answered. Broadcasts act and get no reply.
     """
 
     def __init__(
@@ -88,17 +89,22 @@ class Line:
 
     def _arm(self) -> None:
         deadline = self.decoder.deadline
-        if self._reply:
-            reply_at = self._last_byte_at + self._timing.reply_after_s
-            deadline = reply_at if deadline is None else min(reply_at, deadline)
+        if deadline is None and self._reply:
+            deadline = self._last_byte_at + self._timing.reply_after_s
         self._timer.arm(deadline)
 
     def _expired(self) -> None:
+        # On a busy machine bytes may have come that nobody has read yet: then it was not silent.
+        if select.select((self._fd,), (), (), 0)[0]:
+            self.readable()
+            self._arm()
+            return
         now = time.monotonic()
         deadline = self.decoder.deadline
         if deadline is not None and now >= deadline:
             self._hear(self.decoder.silence())
-        if self._reply and now >= self._last_byte_at + self._timing.reply_after_s:
+            deadline = None
+        if deadline is None and self._reply and now >= self._last_byte_at + self._timing.reply_after_s:
             self._send(now)
         self._arm()
 
@@ -111,6 +117,7 @@ class Line:
         except OSError as error:
             self._broken(error.strerror or str(error))
             return
+        self.decoder.last_reply = reply
         if sent < len(reply):
             self.decoder.counters.replies_dropped += 1
         if self._suppress_echo:

@@ -8,7 +8,8 @@ frames are told apart by length and CRC first and by silence only where those le
   one that begins with another id is that server's request or reply, and its bytes are never
   searched for requests, whatever its payload looks like.
 - A frame that is still incomplete is waited for. Bytes that cannot be a frame are set aside
-  until the line falls silent; then a request to us that ends exactly there is still taken.
+  until the line falls silent; then a request to us that ends exactly there is still taken. On a
+  line that never falls silent, a request and its reply one after the other show where frames begin.
 
 Source: MODBUS over Serial Line V1.02, 2.5; lengths of MODBUS Application Protocol V1.1b3, 6.
 """
@@ -40,6 +41,8 @@ _REQUEST_LENGTH: dict[int, _Length] = {
     24: (6, None),
     43: (7, None),
 }
+# What a broadcast may be: among zeros, a shorter list keeps chance matches rarer.
+_WRITES = (5, 6, 15, 16, 22)
 _REPLY_LENGTH: dict[int, _Length] = {
     **dict.fromkeys((1, 2, 3, 4, 12, 17, 20, 21, 23), (5, 2)),
     **dict.fromkeys((5, 6, 8, 11, 15, 16), (8, None)),
@@ -121,7 +124,7 @@ class RtuDecoder:
 
     `units` are the unit ids served here and may change while in use. Call `receive` with what
     arrives and `silence` once `deadline` has passed without another byte. Times are in seconds
-    of any monotonic clock.
+    of any monotonic clock. `last_reply` is the last frame that we sent: its echo is no request.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class RtuDecoder:
         """Start at a frame boundary of a line whose frames are `silent_interval_s` apart."""
         self.units = units
         self.counters = counters
+        self.last_reply = b""
         self._hunt_s = max(HUNT_SILENCE_S, silent_interval_s)
         self._hold_s = max(PARTIAL_HOLD_S, silent_interval_s)
         self._buffer = bytearray()
@@ -148,7 +152,7 @@ class RtuDecoder:
         self._buffer += data
         self._last_byte_at = now
         frames: list[RtuFrame] = []
-        while self._buffer and not self._lost:
+        while self._buffer and (not self._lost or self._resynchronise()):
             length = self._frame_length()
             if length is None:
                 break
@@ -181,10 +185,13 @@ class RtuDecoder:
         """
         buffer = self._buffer
         available = len(buffer)
+        unit_id = buffer[0]
         self._patience_s = self._hold_s
         if available < 2:
+            # A stray byte, as drivers make when they let go of the line, must not cost much time.
+            self._patience_s = self._hold_s if unit_id in self.units else self._hunt_s
             return None
-        unit_id, function = buffer[0], buffer[1]
+        function = buffer[1]
         ours = unit_id in self.units or unit_id == BROADCAST
         request = _declared_length(_REQUEST_LENGTH, buffer)
         reply = None if ours else _declared_length(_REPLY_LENGTH, buffer)
@@ -220,28 +227,41 @@ class RtuDecoder:
             del buffer[:length]
         return RtuFrame(kind, unit_id, pdu)
 
-    def _request_at_end(self) -> int | None:
-        """Return where a frame begins that ends with the buffer: all of it, or a request to us."""
+    def _resynchronise(self) -> bool:
+        """Drop what comes before another server's request and reply that end the buffer, if they do."""
         buffer = self._buffer
         end = len(buffer)
-        if end >= 4 and crc16(buffer) == 0 and (buffer[0] not in self.units or _length_is_open(buffer[1])):
-            return 0
+        for start in range(end - 8):
+            if buffer[start] in self.units:
+                continue
+            request = _declared_length(_REQUEST_LENGTH, buffer, start)
+            middle = start + (request or end)
+            if middle >= end - 4 or buffer[middle] != buffer[start]:
+                continue
+            reply = _declared_length(_REPLY_LENGTH, buffer, middle)
+            whole = memoryview(buffer)
+            if middle + (reply or 0) == end and crc16(whole[start:middle]) == 0 == crc16(whole[middle:]):
+                whole.release()
+                self.counters.garbage_bytes += start
+                del buffer[:start]
+                self._lost = False
+                return True
+        return False
+
+    def _request_at_end(self) -> int | None:
+        """Return where a frame begins that ends with the buffer: all of it, or a request to us or all."""
+        buffer = self._buffer
+        end = len(buffer)
+        if end >= 4 and crc16(buffer) == 0:
+            return None if buffer == self.last_reply else 0
         for start in range(max(0, end - MAX_ADU), end - 3):
-            if buffer[start] not in self.units:
+            unit_id = buffer[start]
+            if unit_id not in self.units and (unit_id != BROADCAST or buffer[start + 1] not in _WRITES):
                 continue
             length = _declared_length(_REQUEST_LENGTH, buffer, start)
             if length == end - start and crc16(memoryview(buffer)[start:]) == 0:
                 return start
         return None
-
-
-def _length_is_open(function: int) -> bool:
-    """Tell whether a request of this function may have a length that only silence shows.
-
-    Anything else under our own unit id with another length than declared is not a request: most
-    likely the echo of our own reply.
-    """
-    return 0 < function < 0x80 and (function == 8 or function not in _REQUEST_LENGTH)
 
 
 def _declared_length(rules: dict[int, _Length], buffer: bytearray, start: int = 0) -> int | None:

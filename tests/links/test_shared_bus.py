@@ -6,6 +6,8 @@ import pytest
 from support import bus
 from support.service import service
 
+from dertwin.modbus.rtu import frame
+
 ROUNDS = 25
 
 MAP = """
@@ -44,3 +46,12 @@ def test_every_own_request_is_answered_and_nothing_else(line: bus.Bus, name: str
     assert tally.requests > 0
     assert tally.good == tally.requests
     assert tally.out_of_turn == 0
+
+
+def test_a_broadcast_write_acts_on_every_unit(line: bus.Bus) -> None:
+    for value in (1234, 4321):
+        line.send(frame(0, b"\x06\x03\xe8" + value.to_bytes(2, "big")))
+        assert line.heard_within(0.05) == b""
+        for unit_id in bus.OWN_UNITS:
+            line.send(bus.read_request(unit_id))
+            assert line.receive(7) == bus.read_reply(unit_id, value.to_bytes(2, "big"))

@@ -143,13 +143,48 @@ def test_a_function_of_unknown_length_ends_at_the_silence(decoder: RtuDecoder) -
 
 
 def test_the_echo_of_our_own_read_reply_is_no_request(decoder: RtuDecoder) -> None:
-    decoder.receive(reply(OWN, bytes(20)), 0.0)
+    decoder.last_reply = reply(OWN, bytes(20))
+    decoder.receive(decoder.last_reply, 0.0)
     assert decoder.silence() == []
+
+
+@pytest.mark.parametrize(
+    "pdu",
+    [
+        "10 0000 0001 04 0001",
+        "10 0000 0001 02 0001 0002",
+        "03 0000 0001 00",
+        "06 0000 01",
+        "0f 0000 0008 02 ff",
+    ],
+)
+def test_a_valid_frame_to_us_of_a_wrong_length_is_a_request(decoder: RtuDecoder, pdu: str) -> None:
+    """So that it gets its exception 03, as on TCP."""
+    content = bytes.fromhex(pdu)
+    decoder.receive(frame(OWN, content), 0.0)
+    assert decoder.silence() == [RtuFrame(Kind.OWN, OWN, content)]
 
 
 def test_a_broadcast_is_told_apart(decoder: RtuDecoder) -> None:
     frames = decoder.receive(frame(0, b"\x06\x00\x01\x00\x03"), 0.0)
     assert [f.kind for f in frames] == [Kind.BROADCAST]
+
+
+@pytest.mark.parametrize("noise", [b"\x00", b"\x55\xaa", bytes(30)])
+def test_a_broadcast_after_noise_still_acts(decoder: RtuDecoder, noise: bytes) -> None:
+    assert decoder.receive(noise + frame(0, b"\x06\x00\x01\x00\x03"), 0.0) == []
+    assert decoder.silence() == [RtuFrame(Kind.BROADCAST, 0, b"\x06\x00\x01\x00\x03")]
+
+
+def test_a_line_that_never_falls_silent_is_followed_again_after_a_damaged_frame(decoder: RtuDecoder) -> None:
+    decoder.receive(b"\x09\x03\x00\x00\x00\x0a\xff\xff", 0.0)
+    exchange = (request(FOREIGN), reply(FOREIGN, bytes(20)))
+    frames = []
+    for index in range(20):
+        frames += decoder.receive(exchange[index % 2], 0.008 * (index + 1))
+    assert [f.kind for f in frames] == [Kind.FOREIGN] * 20
+    assert requests_to_us(decoder.receive(request(OWN), 0.2)) == [OWN]
+    assert decoder.counters.garbage_bytes == 8
 
 
 def test_endless_garbage_does_not_grow_the_buffer(decoder: RtuDecoder) -> None:

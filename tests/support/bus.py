@@ -204,6 +204,18 @@ def two_of_our_requests_glued(bus: Bus, rng: random.Random, n: int) -> Iterator[
 
 
 @case
+def a_client_that_does_not_wait_for_our_reply(bus: Bus, rng: random.Random, n: int) -> Iterator[int]:
+    """It goes on with another request, which an adapter delivers with a pause inside."""
+    unit_id = FOREIGN_UNIT if n % 2 else 1
+    request = read_request(unit_id)
+    bus.send(read_request(2) + request[:4], request[4:], gap_s=0.008)
+    if unit_id == FOREIGN_UNIT:
+        pause(0.005)
+        bus.send(read_request(1))
+    yield 1
+
+
+@case
 def foreign_writes_with_echo_replies(bus: Bus, rng: random.Random, n: int) -> Iterator[int]:
     values = rng.randbytes(2 * (n % 100 + 1))
     count = (len(values) // 2).to_bytes(2, "big")
