@@ -112,6 +112,8 @@ class SerialLink:
                 parity="N" if virtual else binding.parity,
                 stopbits=binding.stopbits,
                 timeout=0,
+                # Makes VMIN 1: with 0, a wake-up without data would look as if the port had gone.
+                inter_byte_timeout=0,
                 exclusive=True,
             )
             port.reset_input_buffer()

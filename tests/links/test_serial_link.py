@@ -13,7 +13,7 @@ import pytest
 from support.bus import Bus, pause
 from support.lines import Pair, echoing_line, pair
 from support.service import Service, service, wait_for
-from support.sites import READ_SETPOINT, battery, rtu, setpoint_is, site, write_setpoint
+from support.sites import READ_MOST, READ_SETPOINT, battery, rtu, setpoint_is, site, write_setpoint
 
 from dertwin.modbus.rtu import crc16, frame
 
@@ -128,6 +128,25 @@ def test_whatever_the_request_is_the_reply_is_legal_and_the_next_request_is_answ
             assert reply[1] < 0x80 or (len(reply) == 5 and reply[2] in (1, 2, 3, 4))
         assert answers(client)
     client.close()
+
+
+def test_a_client_that_did_not_read_its_replies_is_answered_once_it_does(lines: Lines) -> None:
+    client = lines.open("fast")
+    for _ in range(300):
+        client.send(frame(1, READ_MOST))
+        pause(0.0025)
+    while client.heard_within(0.1):
+        pass
+    assert all(answers(client, unit_id) for unit_id in (1, 2))
+    client.close()
+
+
+def test_a_wake_up_without_data_does_not_look_like_a_port_that_has_gone(lines: Lines) -> None:
+    # The settings of a terminal belong to all who have it open: ours shows what the service would read.
+    port = os.open(lines.folder / "noisy", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    with pytest.raises(BlockingIOError):
+        os.read(port, 1)
+    os.close(port)
 
 
 def test_with_suppress_echo_a_line_that_echoes_answers_each_request_once(tmp_path: Path) -> None:
