@@ -246,3 +246,18 @@ def test_at_a_hundredfold_speed_a_hundred_simulated_seconds_take_one(tmp_path: P
         wait_for(lambda: run.bench.site.time_s >= start_s + 100.0)
         took_s, simulated_s = time.monotonic() - start, run.bench.site.time_s - start_s
     assert simulated_s / took_s == pytest.approx(100.0, rel=0.1)
+
+
+def test_a_site_too_fast_for_its_machine_skips_steps_but_answers_and_stops(tmp_path: Path) -> None:
+    port = free_port()
+    units = [battery({"port": port, "unit_id": unit_id}) for unit_id in range(1, 101)]
+    with running(site(tmp_path, *units, speed=1000.0), tmp_path) as run:
+        clock = wait_for(lambda: run.bench.clock)
+        slowest_s = 0.0
+        while not clock.skipped:
+            start = time.monotonic()
+            assert len(ask(port)) == 4
+            slowest_s = max(slowest_s, time.monotonic() - start)
+        assert slowest_s < 0.5
+        start = time.monotonic()
+    assert time.monotonic() - start < 1.0

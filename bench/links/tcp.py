@@ -65,7 +65,8 @@ class TcpLink:
         self.log_protocol_error = log_protocol_error
         self.unknown_unit = binding.unknown_unit
         self.kind = binding.kind
-        self._address = binding.ip, binding.port
+        self._ip, self._port = binding.ip, binding.port
+        self._where = f"[{self._ip}]:{self._port}" if ":" in self._ip else f"{self._ip}:{self._port}"
         self._max_connections = binding.max_connections
         # Ordered by last activity, so that the first one is the one idle for longest.
         self._connections: OrderedDict[TcpConnection, float] = OrderedDict()
@@ -74,8 +75,7 @@ class TcpLink:
     @property
     def name(self) -> str:
         """Return the link's name in logs and metrics."""
-        ip, port = self._address
-        return f"{'tcp' if self.kind == 'modbus_tcp' else 'rtu-over-tcp'} {ip}:{port}"
+        return f"{'tcp' if self.kind == 'modbus_tcp' else 'rtu-over-tcp'} {self._where}"
 
     @property
     def connections(self) -> int:
@@ -86,19 +86,18 @@ class TcpLink:
         """Listen until cancelled; see Link."""
         self._loop = asyncio.get_running_loop()
         protocol = MbapConnection if self.kind == "modbus_tcp" else RtuConnection
-        ip, port = self._address
         try:
             server = await self._loop.create_server(
-                lambda: protocol(self), ip, port, backlog=BACKLOG, reuse_address=True
+                lambda: protocol(self), self._ip, self._port, backlog=BACKLOG, reuse_address=True
             )
         except OSError as error:
             # Event loops word it at length, each in its own way; name resolution has negative numbers.
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            raise LinkDown(f"cannot listen on {ip}:{port}: {reason}") from error
+            raise LinkDown(f"cannot listen on {self._where}: {reason}") from error
         for listener in server.sockets:  # connections inherit the options
             for option, value in _SOCKET_OPTIONS:
                 listener.setsockopt(socket.SOL_SOCKET, option, value)
-        up(f"{ip}:{port}")
+        up(self._where)
         try:
             while True:
                 await asyncio.sleep(1.0)

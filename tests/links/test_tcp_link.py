@@ -222,6 +222,17 @@ def test_a_peer_has_one_log_line_a_minute_however_often_it_sends_nonsense(
     assert [(line["event"], line["peer"]) for line in log] == [("connection closed", "127.0.0.1")]
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
+def test_a_server_may_listen_on_an_ipv6_address(tmp_path: Path) -> None:
+    port = free_port()
+    with running(site(tmp_path, battery({"port": port, "ip": "::1"})), tmp_path) as bench:
+        (status,) = bench.bench.status.values()
+        assert status.where == f"[::1]:{port}"
+        with socket.create_connection(("::1", port), timeout=5.0) as client:
+            client.sendall(frame(1, READ_SETPOINT))
+            assert len(client.recv(100)) == 11
+
+
 def test_a_closed_bench_refuses_connections_and_frees_the_port(tmp_path: Path) -> None:
     port = free_port()
     config = site(tmp_path, battery({"port": port}))
