@@ -1,7 +1,6 @@
 """The half-duplex conversation on one serial line: when to answer, and what never to send."""
 
 import os
-import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,9 +94,9 @@ class Line:
 
     def _expired(self) -> None:
         # On a busy machine bytes may have come that nobody has read yet: then it was not silent.
-        if select.select((self._fd,), (), (), 0)[0]:
-            self.readable()
-            self._arm()
+        last_byte_at = self._last_byte_at
+        self.readable()
+        if self._last_byte_at != last_byte_at:
             return
         now = time.monotonic()
         deadline = self.decoder.deadline

@@ -1,5 +1,6 @@
 """Idle, half-open and deaf clients by the hundred, against a real service with a line beside its ports."""
 
+import os
 import resource
 import threading
 import time
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 from support import tcp
 from support.bus import Bus
+from support.lines import pair
 from support.processes import resident_bytes
-from support.service import Service, free_port, service
+from support.service import Service, free_port, service, wait_for
 from support.sites import MAP, READ_MOST, READ_SETPOINT, battery, rtu, site
 
 from dertwin.modbus.rtu import frame
@@ -101,19 +103,33 @@ def test_a_flood_of_useless_clients_costs_little_memory_and_no_time(target: Targ
     assert [line for line in target.service.log() if line["level"] != "info"] == []
 
 
-def test_many_connections_on_many_ports_do_not_use_up_the_files_a_shell_may_open(
+def test_more_connections_than_a_shell_may_open_files_leave_room_for_a_line(
     tmp_path: Path,
 ) -> None:
     ports = [free_port() for _ in range(3)]
-    config = site(tmp_path, *(battery({"port": port, "max_connections": 100}) for port in ports))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with ExitStack() as stack:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))  # what the service starts with
+    with pair(tmp_path / "line") as line, ExitStack() as stack:
+        servers = [battery({"port": port, "max_connections": 400}) for port in ports]
+        config = site(tmp_path, *servers, battery(rtu(line.port)))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # what the service starts with
         stack.enter_context(service(config, tmp_path))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        kept = [stack.enter_context(tcp.Client(port)) for port in ports for _ in range(100)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        low_numbers = [os.open(os.devnull, os.O_RDONLY) for _ in range(10)]
+        kept = [stack.enter_context(tcp.Client(port)) for port in ports for _ in range(380)]
         assert all(len(client.ask(READ_SETPOINT)) == 4 for client in kept)
-        assert all(len(tcp.ask(port)) == 4 for port in ports)
+        for number in low_numbers:  # our end of the line is to have one: select takes none above 1023
+            os.close(number)
+        line.appear()
+        wait_for(lambda: _answers(line.client), what="a reply on the line")
+
+
+def _answers(path: Path) -> bool:
+    client = Bus(str(path))
+    client.send(frame(1, READ_SETPOINT))
+    reply = client.receive(7, 0.2)
+    client.close()
+    return len(reply) == 7
 
 
 def _ask_without_end(client: tcp.Client) -> None:
