@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dertwin.bindings import Binding
 from dertwin.config_errors import ConfigError, ConfigErrors, place_of, show, validation_errors
@@ -38,6 +39,25 @@ class SiteConfig(EnvironmentConfig):
     speed: float = Field(default=1.0, gt=0, le=1000)
     register_map_root: str | None = Field(default=None, min_length=1)
     assets: list[Asset] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _a_step_ends_within_each_event(self) -> Self:
+        # An event that lies between the ends of two steps would never be seen.
+        message = "{duration} is not allowed; use at least the `step` of the site, {step}"
+        short = [
+            InitErrorDetails(
+                type=PydanticCustomError(
+                    "too_short_an_event", message, {"duration": event.duration, "step": self.step}
+                ),
+                loc=("events", index, event.kind, "duration"),  # as pydantic itself would say it
+                input=event.duration,
+            )
+            for index, event in enumerate(self.events)
+            if event.duration < self.step
+        ]
+        if short:
+            raise ValidationError.from_exception_data("SiteConfig", short)
+        return self
 
 
 class SiteReading(NamedTuple):

@@ -15,18 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from dertwin.devices.device import Conditions
+from dertwin.devices.device import NOMINAL, Conditions
 from dertwin.events import AnyEvent, Point, Timeline
 from dertwin.physics.series import Series, read_series
-from dertwin.physics.weather import DAY_S, Wander, ambient_temperature, clear_sky_irradiance
+from dertwin.physics.weather import Wander, ambient_temperature, clear_sky_irradiance
 from dertwin.schema import FrozenModel
-
-# What a site without external models sees: a day on which everything nominal is there to be used.
-NOMINAL_IRRADIANCE_W_M2 = 1000.0
-NOMINAL_AMBIENT_C = 20.0
-NOMINAL_FREQUENCY_HZ = 50.0
-NOMINAL_VOLTAGE_LL_V = 400.0
-NOMINAL_LOAD_W = 5000.0
+from dertwin.stepping import DAY_S
 
 MIN_FREQUENCY_HZ, MAX_FREQUENCY_HZ = 45.0, 55.0
 MIN_VOLTAGE_LL_V, MAX_VOLTAGE_LL_V = 300.0, 480.0
@@ -63,7 +57,7 @@ class CsvSeries(FrozenModel):
 class Power(FrozenModel):
     """A constant load (W)."""
 
-    base_load_w: float = NOMINAL_LOAD_W
+    base_load_w: float = NOMINAL.load_w
 
 
 class Irradiance(FrozenModel):
@@ -83,7 +77,7 @@ class Irradiance(FrozenModel):
 class AmbientTemperature(FrozenModel):
     """A daily cosine: `mean` degC, `amplitude` K, highest at `peak_hour`."""
 
-    mean: float = NOMINAL_AMBIENT_C
+    mean: float = NOMINAL.ambient_temp_c
     amplitude: float = Field(default=5.0, ge=0)
     peak_hour: float = Field(default=15.0, ge=0, le=24)
 
@@ -94,7 +88,7 @@ class GridFrequency(FrozenModel):
     The same seed gives the same series; left out it is 0.
     """
 
-    nominal_hz: float = Field(default=NOMINAL_FREQUENCY_HZ, ge=45, le=55)
+    nominal_hz: float = Field(default=NOMINAL.frequency_hz, ge=MIN_FREQUENCY_HZ, le=MAX_FREQUENCY_HZ)
     noise_std: float = Field(default=0.0, ge=0)
     drift_std: float = Field(default=0.0, ge=0)
     seed: int = 0
@@ -107,9 +101,9 @@ class GridVoltage(FrozenModel):
     """
 
     nominal_v_ll: float = Field(
-        default=NOMINAL_VOLTAGE_LL_V,
-        ge=300,
-        le=480,
+        default=NOMINAL.nominal_voltage_ll_v,
+        ge=MIN_VOLTAGE_LL_V,
+        le=MAX_VOLTAGE_LL_V,
         validation_alias=AliasChoices("nominal_v_ll", "nominal_voltage_ll"),
     )
     noise_std: float = Field(default=0.0, ge=0)
@@ -179,7 +173,7 @@ class Load(FrozenModel):
     def at(self, time_s: float) -> float:
         """Return the load (W) at a time (s since midnight of the first day)."""
         if self._points is None:
-            return NOMINAL_LOAD_W if self.base_w is None else self.base_w
+            return NOMINAL.load_w if self.base_w is None else self.base_w
         return (self.base_w or 0.0) + self._points.at(time_s)
 
 
@@ -228,6 +222,8 @@ class Environment:
         self._frequency = _frequency_source(models.grid_frequency)
         self._voltage = _voltage_source(models.grid_voltage)
         self._load = _load_source(config.load, models.power)
+        grid = models.grid_voltage
+        self._nominal_v = grid.nominal_v_ll if isinstance(grid, GridVoltage) else NOMINAL.nominal_voltage_ll_v
         self._timeline = Timeline(config.events) if config.events else None
 
     def step(self, dt_s: float) -> Conditions:
@@ -253,12 +249,13 @@ class Environment:
             frequency_hz = MIN_FREQUENCY_HZ if frequency_hz < MIN_FREQUENCY_HZ else MAX_FREQUENCY_HZ
         if not MIN_VOLTAGE_LL_V <= voltage_v <= MAX_VOLTAGE_LL_V:
             voltage_v = MIN_VOLTAGE_LL_V if voltage_v < MIN_VOLTAGE_LL_V else MAX_VOLTAGE_LL_V
-        return Conditions(clock_s, irradiance, self._ambient(clock_s), frequency_hz, voltage_v, load_w)
+        ambient_c = self._ambient(clock_s)
+        return Conditions(clock_s, irradiance, ambient_c, frequency_hz, voltage_v, load_w, self._nominal_v)
 
 
 def _irradiance_source(config: Irradiance | CsvSeries | None) -> Callable[[float], float]:
     if config is None:
-        return lambda _: NOMINAL_IRRADIANCE_W_M2
+        return lambda _: NOMINAL.irradiance_w_m2
     if isinstance(config, CsvSeries):
         return lambda time_s: max(0.0, config.at(time_s))  # pyranometers read below zero at night
     peak, sunrise, sunset = config.peak, config.sunrise, config.sunset
@@ -267,7 +264,7 @@ def _irradiance_source(config: Irradiance | CsvSeries | None) -> Callable[[float
 
 def _ambient_source(config: AmbientTemperature | CsvSeries | None) -> Callable[[float], float]:
     if config is None:
-        return lambda _: NOMINAL_AMBIENT_C
+        return lambda _: NOMINAL.ambient_temp_c
     if isinstance(config, CsvSeries):
         return config.at
     mean, amplitude, peak_hour = config.mean, config.amplitude, config.peak_hour
@@ -276,7 +273,7 @@ def _ambient_source(config: AmbientTemperature | CsvSeries | None) -> Callable[[
 
 def _frequency_source(config: GridFrequency | CsvSeries | None) -> Callable[[float, float], float]:
     if config is None:
-        return lambda _, __: NOMINAL_FREQUENCY_HZ
+        return lambda _, __: NOMINAL.frequency_hz
     if isinstance(config, CsvSeries):
         return lambda time_s, _: config.at(time_s)
     wander = Wander(config.nominal_hz, config.noise_std, config.drift_std, f"grid_frequency {config.seed}")
@@ -285,7 +282,7 @@ def _frequency_source(config: GridFrequency | CsvSeries | None) -> Callable[[flo
 
 def _voltage_source(config: GridVoltage | CsvSeries | None) -> Callable[[float, float], float]:
     if config is None:
-        return lambda _, __: NOMINAL_VOLTAGE_LL_V
+        return lambda _, __: NOMINAL.voltage_ll_v
     if isinstance(config, CsvSeries):
         return lambda time_s, _: config.at(time_s)
     # The name in the seed keeps voltage and frequency apart when both are given the same number.
@@ -298,5 +295,5 @@ def _load_source(load: Load | None, power: Power | CsvSeries | None) -> Callable
         return load.at
     if isinstance(power, CsvSeries):
         return power.at
-    base_w = NOMINAL_LOAD_W if power is None else power.base_load_w
+    base_w = NOMINAL.load_w if power is None else power.base_load_w
     return lambda _: base_w

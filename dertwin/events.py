@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from dertwin.physics.series import Series
 from dertwin.schema import FrozenModel
+from dertwin.stepping import TOLERANCE
 
 Point = Annotated[tuple[float, float], Field(strict=False)]
 
@@ -14,6 +15,7 @@ Point = Annotated[tuple[float, float], Field(strict=False)]
 class Event(FrozenModel):
     """When an event happens and how its size unfolds.
 
+    It acts on every step that ends after `start_time` and not after `start_time + duration`.
     `start_time` (s of simulated time since the start of the run), `duration` (s). `shape`: step is
     the full size from start to end, ramp rises from 0 to the full size at the end and is then gone,
     table multiplies the size by a factor that is linear between points [s since start_time, factor].
@@ -83,9 +85,6 @@ class Change(NamedTuple):
 
 NO_CHANGE = Change(1.0, 0.0, 1.0, 0.0)
 
-# Times are sums of steps: 103 x 0.1 s may miss 10.3 s by a rounding.
-TOLERANCE_S = 1e-9
-
 
 class Timeline:
     """All events of a run, asked for their joint effect at one instant."""
@@ -95,14 +94,12 @@ class Timeline:
 
     def at(self, time_s: float) -> Change:
         """Return the joint change at a time (s since the start of the run)."""
-        if not self._events:
-            return NO_CHANGE
         voltage, frequency_hz, irradiance, load_w = NO_CHANGE
         for event, factor in self._events:
-            since_s = time_s - event.start_time + TOLERANCE_S
-            if not 0.0 <= since_s < event.duration:
+            since_s = time_s - event.start_time
+            if not TOLERANCE < since_s <= event.duration + TOLERANCE:
                 continue
-            share = factor(since_s - TOLERANCE_S)
+            share = factor(since_s)
             match event:
                 case VoltageSag():
                     voltage *= 1.0 + event.delta_v * share

@@ -7,11 +7,11 @@ its meters positive is import. kW, percent and scale factors exist only in confi
 
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dertwin.config import SiteConfig, asset_ids, parse_asset
+from dertwin.config_errors import use
 from dertwin.devices.asset import AssetConfig
 from dertwin.devices.device import Command, Conditions, Device, PccFlow
 from dertwin.devices.meter import EnergyMeter
@@ -96,11 +96,17 @@ class Site:
     def add_asset(self, config: AssetConfig | Mapping[str, Any]) -> str:
         """Add a device that counts from the next step on; return its asset id.
 
-        Raises ValueError if the id is taken, pydantic.ValidationError if a mapping is no asset config.
+        Its measurements show the conditions and the flow of the last step at once. Raises ValueError
+        if the id is taken, pydantic.ValidationError if a mapping is no asset config.
         """
         asset: Any = config if isinstance(config, AssetConfig) else parse_asset(config)
         asset_id = asset.asset_id or self._free_id(asset.type)
-        self._add(asset_id, asset.build())
+        device = asset.build()
+        self._add(asset_id, device)
+        if isinstance(device, EnergyMeter):
+            device.step(self.snapshot.conditions, (), 0, 0.0, self.snapshot.pcc)
+        else:
+            device.step(self.snapshot.conditions, (), 0, 0.0)
         return asset_id
 
     def remove_asset(self, asset_id: str) -> None:
@@ -135,15 +141,11 @@ class Site:
         for asset_id, batch in commands.items():
             known = self._known(asset_id).commands
             for name, value in batch:
-                accepted = known.get(name)
-                if accepted is None:
-                    close = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-                    raise ValueError(f"{asset_id} has no command {name!r}; the closest is {close!r}")
-                if not math.isfinite(value) or (accepted.allowed and value not in accepted.allowed):
-                    allowed = ", ".join(f"{v:g}" for v in sorted(accepted.allowed or ()))
-                    raise ValueError(
-                        f"{asset_id}.{name}: {value} is not allowed; use {allowed or 'a finite number'}"
-                    )
+                accepts = known.get(name)
+                if accepts is None:
+                    raise ValueError(f"{asset_id} has no command {name!r}; {use(known, name)}")
+                if accepts.accept(value) is None:
+                    raise ValueError(f"{asset_id}.{name}: {value} is not allowed; {accepts.in_words()}")
 
 
 def build_site(config: SiteConfig | Mapping[str, Any]) -> Site:

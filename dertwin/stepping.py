@@ -3,6 +3,11 @@
 from decimal import Context, Decimal
 from functools import lru_cache
 
+DAY_S = 86400.0
+
+# Times are sums of steps and means of many values: ten steps of 0.1 s miss a second by a rounding.
+TOLERANCE = 1e-9
+
 # Our own, so that no setting of the caller's changes a result; far finer than a float.
 _DECIMAL = Context(prec=30)
 

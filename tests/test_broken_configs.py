@@ -103,6 +103,8 @@ SITE_FAULTS = [
     Fault("asset that is no object", '"assets": [', '"assets": ["bess", ', BATTERY, '"bess" is not allowed; use an object'),
     Fault("equal asset ids", '"roof"', '"battery"', f"{ROOF}.asset_id", "name of assets[0]"),
     Fault("id equal to a derived one", '"roof"', '"energy_meter-1"', f"{METER}.asset_id", "name of assets[1]"),
+    Fault("event of no step", '"duration": 1', '"duration": 0.05', "events[0].duration", "0.05 is not allowed; use at least the `step` of the site, 0.1"),
+    Fault("protected meter", '{"type": "energy_meter",', '{"type": "energy_meter", "grid_protection": {},', f"{METER}.grid_protection", "unknown key"),
     Fault("unknown event", '"voltage_sag"', '"voltage_sga"', "events[0].kind", "closest is voltage_sag"),
     Fault("event without duration", '"duration": 1, ', "", "events[0].duration", "is missing; use a number above 0"),
     Fault("missing CSV file", '"load.csv"', '"laod.csv"', "load", "laod.csv: cannot be read"),

@@ -36,7 +36,7 @@ def models(**external_models: Any) -> dict[str, Any]:
 
 def test_without_models_everything_is_nominal_day_and_night() -> None:
     for hour in (0.0, NOON):
-        assert at(hour) == Conditions(hour * 3600.0, 1000.0, 20.0, 50.0, 400.0, 5000.0)
+        assert at(hour) == Conditions(hour * 3600.0, 1000.0, 20.0, 50.0, 400.0, 5000.0, 400.0)
 
 
 def test_the_clock_starts_at_the_start_hour_and_conditions_are_those_at_the_end_of_a_step() -> None:
@@ -70,6 +70,13 @@ def test_models_take_their_defaults_from_the_old_configs() -> None:
 def test_the_nominal_voltage_has_two_spellings() -> None:
     for spelling in ("nominal_v_ll", "nominal_voltage_ll"):
         assert at(NOON, **models(grid_voltage={spelling: 410.0})).voltage_ll_v == 410.0
+
+
+def test_conditions_tell_what_voltage_the_grid_is_meant_to_have(tmp_path: Path) -> None:
+    (tmp_path / "grid.csv").write_text("0,380\n10,390\n")
+    assert at(NOON, **models(grid_voltage={"nominal_v_ll": 410.0})).nominal_voltage_ll_v == 410.0
+    assert at(NOON, tmp_path, **models(grid_voltage={"csv": "grid.csv"})).nominal_voltage_ll_v == 400.0
+    assert at(NOON).nominal_voltage_ll_v == 400.0
 
 
 @pytest.mark.parametrize("dt_s", [0.1, 60.0])
@@ -160,6 +167,9 @@ def test_a_series_holds_its_ends_or_repeats(tmp_path: Path) -> None:
         ("time,value\n", "at least one point"),
         ("time,value\n0,1\nnoon,2\n", "line 3: 'noon,2' is not a line of time,value"),
         ("0,1\n10,nan\n", "line 2: '10,nan'"),
+        ("0,1\n10,2e20\n", "line 2: 2e20 is not allowed; use 0 or a size from 1e-20 to 1e+20"),
+        ("0,-1e-21\n", "line 1: -1e-21 is not allowed; use 0 or a size from 1e-20 to 1e+20"),
+        ("0,1\n1e300,2\n", "line 2: 1e300 is not allowed; use 0 or a size from 1e-20 to 1e+20"),
         ("0,1\n10,2,3\n", "line 2: '10,2,3'"),
         ("0;1\n10;2\n", "line 2: '10;2'"),
         ("0,1\n10,2\n10,3\n", "line 3: time 10 does not come after 10"),
@@ -199,44 +209,59 @@ def test_a_step_lasts_from_its_start_to_its_end(dt_s: float) -> None:
         for c in (surroundings.step(dt_s) for _ in range(round(20.0 / dt_s)))
         if c.voltage_ll_v == 320.0
     ]
-    assert (low[0], low[-1]) == (pytest.approx(10.0), pytest.approx(14.0 - dt_s))
+    assert (low[0], low[-1]) == (pytest.approx(10.0 + dt_s), pytest.approx(14.0))
     assert len(low) == round(4.0 / dt_s)
 
 
-def test_an_event_starts_on_its_step_wherever_it_is() -> None:
-    for tenths in range(1, 400, 7):
+def test_an_event_acts_on_all_steps_of_its_duration_wherever_it_starts() -> None:
+    for tenths in range(0, 400, 7):
         surroundings = environment(
             events=[{"kind": "load_step", "start_time": tenths / 10, "duration": 1, "delta_w": 1.0}]
         )
         loads = [surroundings.step(0.1).load_w for _ in range(tenths + 20)]
-        assert loads.index(5001.0) == tenths - 1
+        assert loads.index(5001.0) == tenths
         assert loads.count(5001.0) == 10
+
+
+def test_an_event_of_one_step_is_seen_in_one_step_even_between_their_ends() -> None:
+    for start in (0.0, 0.05, 0.1, 0.73):
+        surroundings = environment(
+            events=[{"kind": "load_step", "start_time": start, "duration": 0.1, "delta_w": 1.0}]
+        )
+        assert [surroundings.step(0.1).load_w for _ in range(20)].count(5001.0) == 1
+
+
+def test_an_event_at_the_start_does_not_act_before_the_first_step() -> None:
+    surroundings = environment(**event("voltage_sag", delta_v=-0.2, start_time=0.0))
+    assert surroundings.step(0.0).voltage_ll_v == 400.0
+    assert surroundings.step(0.1).voltage_ll_v == 320.0
 
 
 def test_a_ramp_rises_to_its_size_and_is_then_gone() -> None:
     ramp = event("frequency_deviation", delta_hz=-0.8, shape="ramp")
     assert after(11.0, 1.0, **ramp).frequency_hz == pytest.approx(49.8)
     assert after(13.0, 1.0, **ramp).frequency_hz == pytest.approx(49.4)
-    assert after(14.0, 1.0, **ramp).frequency_hz == 50.0
+    assert after(14.0, 1.0, **ramp).frequency_hz == pytest.approx(49.2)
+    assert after(15.0, 1.0, **ramp).frequency_hz == 50.0
 
 
 def test_a_table_scales_the_size_linearly_between_its_points() -> None:
     table = event("load_step", delta_w=1000.0, shape="table", table=[[0, 0], [1, 2], [3, -1]])
-    loads = [after(t, 1.0, **table).load_w for t in (10.0, 11.0, 12.0, 13.0, 14.0)]
-    assert loads == pytest.approx([5000.0, 7000.0, 5500.0, 4000.0, 5000.0])
+    loads = [after(t, 1.0, **table).load_w for t in (10.0, 11.0, 12.0, 13.0, 14.0, 15.0)]
+    assert loads == pytest.approx([5000.0, 7000.0, 5500.0, 4000.0, 4000.0, 5000.0])
 
 
 def test_a_cloud_takes_its_share_of_what_the_sun_gives() -> None:
     cloud = event("cloud_passage", delta_irradiance=-0.75)
-    assert after(10.0, 1.0, **cloud).irradiance_w_m2 == 250.0
-    assert after(10.0, 1.0, **cloud, **models(irradiance={})).irradiance_w_m2 == 0.0  # at night
+    assert after(11.0, 1.0, **cloud).irradiance_w_m2 == 250.0
+    assert after(11.0, 1.0, **cloud, **models(irradiance={})).irradiance_w_m2 == 0.0  # at night
 
 
 def test_events_add_up_within_the_limits() -> None:
     both = {
         "events": SAG["events"] + SAG["events"] + event("frequency_deviation", delta_hz=5.0)["events"] * 2
     }
-    conditions = after(10.0, 1.0, **both)
+    conditions = after(11.0, 1.0, **both)
     assert (conditions.voltage_ll_v, conditions.frequency_hz) == (
         300.0,
         55.0,

@@ -101,6 +101,79 @@ def test_the_meter_shows_load_less_generation_of_the_same_step(
     assert meter.export_energy_wh == pytest.approx(exported_wh, rel=1e-9, abs=1e-9)
 
 
+DAY = {
+    "external_models": {
+        "irradiance": {},
+        "ambient_temperature": {},
+        "grid_frequency": {"noise_std": 0.01, "seed": 1},
+        "grid_voltage": {"drift_std": 3.0, "seed": 2},
+    },
+    "load": {"profile": [[0, 9e3], [8, 70e3], [20, 31e3]]},
+}
+
+
+def test_over_a_week_the_meter_counts_the_energy_of_the_load_less_that_of_all_units() -> None:
+    plant = site(**DAY)
+    start = {"bess-1": (RUN,), "bess-2": (RUN,), "chp-1": (Command("start_stop", 1.0),)}
+    plant.step(start, dt_s=0.0)
+    shown: dict[str, list[float]] = {name: [] for name in ("load", "import", "export", *plant.devices)}
+    for minute in range(7 * 24 * 60):
+        power_w = (-15e3, 4e3, 18e3)[minute // 300 % 3]
+        snapshot = plant.step(
+            {"bess-1": (setpoint(power_w),), "chp-1": (Command("power_setpoint_ratio", minute % 7 / 7.0),)},
+            dt_s=60.0,
+        )
+        flow_wh = snapshot.pcc.active_power_w / 60.0
+        shown["import" if flow_wh > 0.0 else "export"].append(abs(flow_wh))
+        shown["load"].append(snapshot.conditions.load_w / 60.0)
+        for name, measured in snapshot.measurements.items():
+            shown[name].append(measured.active_power_w / 60.0)  # type: ignore[attr-defined]
+    counted: Any = plant.snapshot.measurements
+    meter, batteries = counted["energy_meter-1"], [counted["bess-1"], counted["bess-2"]]
+    seen = {name: math.fsum(energies) for name, energies in shown.items()}
+
+    assert min(seen["import"], seen["export"]) > 100e3
+    assert meter.import_energy_wh == pytest.approx(seen["import"], rel=1e-9)
+    assert meter.export_energy_wh == pytest.approx(seen["export"], rel=1e-9)
+    assert counted["inverter-1"].lifetime_energy_wh == pytest.approx(seen["inverter-1"], rel=1e-9)
+    assert counted["chp-1"].energy_wh == pytest.approx(seen["chp-1"], rel=1e-9)
+    for name, battery in zip(("bess-1", "bess-2"), batteries, strict=True):
+        discharged = math.fsum(energy for energy in shown[name] if energy > 0.0)
+        charged = -math.fsum(energy for energy in shown[name] if energy < 0.0)
+        assert battery.discharged_energy_wh == pytest.approx(discharged, rel=1e-9)
+        assert battery.charged_energy_wh == pytest.approx(charged, rel=1e-9)
+
+    generated_wh = counted["inverter-1"].lifetime_energy_wh + counted["chp-1"].energy_wh
+    generated_wh += math.fsum(b.discharged_energy_wh - b.charged_energy_wh for b in batteries)
+    net_wh = meter.import_energy_wh - meter.export_energy_wh
+    assert net_wh == pytest.approx(seen["load"] - generated_wh, abs=1e-9 * seen["load"])
+
+
+@pytest.mark.parametrize("nominal_v", [320.0, 380.0, 400.0, 415.0, 480.0])
+def test_no_unit_leaves_a_grid_of_any_nominal_voltage_as_long_as_it_has_it(nominal_v: float) -> None:
+    plant = site(external_models={"grid_voltage": {"nominal_v_ll": nominal_v}})
+    plant.add_asset({"type": "inverter", "asset_id": "late"})
+    for _ in range(20):
+        measurements: Any = plant.step(dt_s=60.0).measurements
+    faults = {name: m.fault_code for name, m in measurements.items() if name != "energy_meter-1"}
+    assert set(faults.values()) == {0}, faults
+
+
+@pytest.mark.parametrize("nominal_v", [320.0, 400.0])
+def test_a_sag_is_relative_to_the_voltage_of_the_site_unless_the_protection_names_its_own(
+    nominal_v: float,
+) -> None:
+    def fault(**protection: float) -> int:
+        sag = {"kind": "voltage_sag", "start_time": 0, "duration": 10, "delta_v": -0.06}
+        grid = {"grid_voltage": {"nominal_v_ll": nominal_v}}
+        unit = {"type": "inverter", "grid_protection": {"under_voltage_pu": 0.95, **protection}}
+        measured: Any = site(unit, events=[sag], external_models=grid).step(dt_s=2.0).measurements
+        return int(measured["inverter-1"].fault_code)
+
+    assert fault() == 1
+    assert fault(nominal_voltage_ll_v=nominal_v * 0.9) == 0
+
+
 def test_every_meter_of_a_site_shows_the_same_flow() -> None:
     plant = site({"type": "energy_meter"}, {"type": "inverter"}, {"type": "energy_meter"})
     measurements = plant.step().measurements
@@ -127,6 +200,23 @@ def test_an_asset_counts_from_the_step_after_it_is_added_until_it_is_removed() -
     snapshot = plant.step()
     assert snapshot.pcc.active_power_w == 50_000.0
     assert list(snapshot.measurements) == ["energy_meter-1"]
+
+
+@pytest.mark.parametrize("kind", ["bess", "inverter", "chp", "energy_meter"])
+def test_an_added_asset_shows_the_present_conditions_at_once(kind: str) -> None:
+    grid = {"grid_frequency": {"nominal_hz": 49.8}, "grid_voltage": {"nominal_v_ll": 420.0}}
+    plant = site({"type": "inverter"}, external_models=grid, start_time_h=30.0, load={"base_w": 70e3})
+    pcc = plant.step(dt_s=60.0).pcc
+    asset_id = plant.add_asset({"type": kind})
+    measured: Any = plant.devices[asset_id].measurements
+    assert measured.frequency_hz == 49.8
+    if kind == "bess":
+        assert measured.voltage_ab_v == 420.0
+    elif kind != "chp":
+        assert measured.voltage_an_v == pytest.approx(420.0 / math.sqrt(3.0))
+    if kind == "energy_meter":
+        assert (measured.active_power_w, measured.reactive_power_var) == pcc
+        assert measured.import_energy_wh == 0.0
 
 
 def test_added_assets_get_the_next_free_name_and_may_be_config_models() -> None:
@@ -162,10 +252,11 @@ def test_unknown_and_taken_names_are_errors_that_list_the_known_ones() -> None:
     ("commands", "said"),
     [
         ({"bess": (RUN,)}, "no asset 'bess'; the site has energy_meter-1, bess-1, inverter-1, bess-2, chp-1"),
-        ({"bess-1": (Command("active_power_setpont_w", 1.0),)}, "the closest is 'active_power_setpoint_w'"),
-        ({"bess-1": (Command("start_stop_standby", 4.0),)}, "use 1, 2, 3"),
-        ({"bess-1": (setpoint(math.nan),)}, "use a finite number"),
-        ({"bess-1": (setpoint(math.inf),)}, "use a finite number"),
+        ({"bess-1": (Command("active_power_setpont_w", 1.0),)}, "the closest is active_power_setpoint_w"),
+        ({"bess-1": (Command("zzz", 1.0),)}, "'zzz'; use one of start_stop_standby"),
+        ({"bess-1": (Command("start_stop_standby", 4.0),)}, "use one of 1, 2, 3"),
+        ({"bess-1": (setpoint(math.nan),)}, "nan is not allowed; use -20000 to 20000"),
+        ({"inverter-1": (Command("power_factor_setpoint", 0.05),)}, "use -1 to -0.1 or 0.1 to 1"),
     ],
 )
 def test_a_command_that_cannot_be_taken_is_an_error_and_the_site_does_not_step(
@@ -177,6 +268,14 @@ def test_a_command_that_cannot_be_taken_is_an_error_and_the_site_does_not_step(
         plant.step({"bess-2": (RUN,), **commands})
     assert plant.snapshot is before
     assert plant.step().measurements["bess-2"].working_status == 0
+
+
+def test_what_a_device_would_clamp_is_no_error() -> None:
+    plant = site()
+    plant.step({"bess-1": (RUN, setpoint(math.inf)), "bess-2": (RUN, setpoint(-1e9))})
+    measurements = plant.step().measurements
+    assert measurements["bess-1"].active_power_setpoint_w == 20_000.0
+    assert measurements["bess-2"].active_power_setpoint_w == -50_000.0
 
 
 @pytest.mark.parametrize("dt_s", [-0.1, math.nan, math.inf])
@@ -209,8 +308,8 @@ def test_an_event_reaches_the_devices_and_the_meter_in_its_step() -> None:
     cloud = {"kind": "cloud_passage", "start_time": 10, "duration": 5, "delta_irradiance": -0.9}
     plant = site({"type": "inverter"}, {"type": "energy_meter"}, events=[cloud], step=1.0)
     powers = [plant.step().measurements["energy_meter-1"].active_power_w for _ in range(20)]
-    assert powers[8] < powers[9] > powers[14]
-    assert powers[8] == pytest.approx(powers[15], rel=0.01)
+    assert powers[9] < powers[10] == powers[14]
+    assert powers[9] == pytest.approx(powers[15], rel=0.01)
 
 
 def test_a_config_with_a_fault_is_refused() -> None:

@@ -16,12 +16,13 @@ FLAT_BINDING = ("ip", "port", "unit_id", "register_map")
 class GridProtectionConfig(FrozenModel):
     """Interface protection of a generating unit: voltages relative to nominal, Hz, s.
 
+    Nominal is that of the site's grid unless `nominal_voltage_ll_v` says otherwise.
     Defaults: trips as a VDE-AR-N 4105 relay is set (U> 1.10 as 10-minute mean, U>> 1.25, U< 0.80,
     U<< 0.45, f> 51.5 Hz, f< 47.5 Hz), reconnection as for a low-voltage unit. Medium-voltage relays
     come with 600 s, 0.95..1.10 and 49.9..50.1 Hz (Beckhoff TF8360).
     """
 
-    nominal_voltage_ll_v: float = Field(default=400.0, gt=0)
+    nominal_voltage_ll_v: float | None = Field(default=None, gt=0)
     over_voltage_mean_pu: float = Field(default=1.10, gt=1)
     over_voltage_pu: float = Field(default=1.25, gt=1)
     over_voltage_s: float = Field(default=0.1, ge=0)
@@ -68,7 +69,6 @@ class AssetConfig(FrozenModel):
     asset_id: str | None = Field(default=None, min_length=1)
     protocols: list[Binding] = Field(default_factory=list)
     watchdog: WatchdogConfig | None = None
-    grid_protection: GridProtectionConfig = Field(default_factory=GridProtectionConfig)
 
     @model_validator(mode="before")
     @classmethod
@@ -91,3 +91,9 @@ class AssetConfig(FrozenModel):
     def build(self) -> Device:
         """Build the device that this config describes."""
         raise NotImplementedError
+
+
+class GeneratorConfig(AssetConfig):
+    """The config of an asset that feeds the grid, and leaves it when the grid is out of its limits."""
+
+    grid_protection: GridProtectionConfig = Field(default_factory=GridProtectionConfig)

@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from dertwin.devices.asset import AssetConfig
-from dertwin.devices.commands import accept
+from dertwin.devices.asset import GeneratorConfig
 from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics import battery
@@ -44,12 +43,14 @@ class SocLimitsConfig(FrozenModel):
         return self
 
 
-class BessConfig(AssetConfig):
+class BessConfig(GeneratorConfig):
     """Ratings of a battery; what has no default here scales with the capacity.
 
     `round_trip_eff` is AC to AC, an equal share of it each way. `internal_resistance` (ohm, of the
-    whole battery) says how much of the losses heats the cells, `ambient_temp_c` how warm they are
-    at first. Derating goes from all power at `_1` of the `soc_limits` (%) to none at `_2`.
+    whole battery) says how much of the losses heats the cells. `ambient_temp_c` is the constant
+    temperature of the battery's room, at which the cells start; left out, the battery has the air
+    of the site, and its cells start at 20 degC. Derating goes from all power at `_1` of the
+    `soc_limits` (%) to none at `_2`.
     """
 
     type: Literal["bess"]
@@ -59,7 +60,7 @@ class BessConfig(AssetConfig):
     max_discharge_kw: float = Field(default=20.0, gt=0)
     ramp_rate_kw_per_s: float = Field(default=100.0, gt=0)
     round_trip_eff: float = Field(default=0.92, gt=0, le=1)
-    ambient_temp_c: float = Field(default=20.0, ge=-50, le=75)
+    ambient_temp_c: float | None = Field(default=None, ge=-50, le=75)
     internal_resistance: float | None = Field(default=None, ge=0)
     thermal_capacity_j_per_k: float | None = Field(default=None, gt=0)
     thermal_conductance_w_per_k: float | None = Field(default=None, gt=0)
@@ -167,6 +168,7 @@ class Bess:
         self._heat_conductance_w_per_k = _or(
             config.thermal_conductance_w_per_k, battery.HEAT_CONDUCTANCE_W_PER_K_KWH * capacity_kwh
         )
+        self._room_c = config.ambient_temp_c
         self._grid_limits = config.grid_protection.limits()
         self._nominal_v = config.grid_protection.nominal_voltage_ll_v
         self.commands = _command_ranges(self._max_charge_w, self._max_discharge_w, self._rating_va)
@@ -186,7 +188,7 @@ class Bess:
         that a battery does not have.
         """
         state = self.state
-        voltage_pu = conditions.voltage_ll_v / self._nominal_v
+        voltage_pu = conditions.voltage_ll_v / (self._nominal_v or conditions.nominal_voltage_ll_v)
         grid = protect(self._grid_limits, state.trip, voltage_pu, conditions.frequency_hz, dt_s)
         if self._watchdog is not None:
             commands = self._watchdog.step(state.watchdog, commands, requests, dt_s)
@@ -202,7 +204,7 @@ class Bess:
         )
         state.battery_temp_c = temperature_after(
             state.battery_temp_c,
-            conditions.ambient_temp_c,
+            conditions.ambient_temp_c if self._room_c is None else self._room_c,
             heat_w,
             self._heat_capacity_j_per_k,
             self._heat_conductance_w_per_k,
@@ -215,7 +217,7 @@ class Bess:
     def _take(self, commands: Sequence[Command]) -> None:
         state = self.state
         for name, value in commands:
-            accepted = accept(self.commands, name, value)
+            accepted = self.commands[name].accept(value)
             if accepted is None:
                 continue
             if name != "fault_reset":
@@ -381,7 +383,7 @@ def _first_state(config: BessConfig) -> BessState:
     limits = config.soc_limits
     return BessState(
         initial_energy_wh=config.capacity_kwh * 1000.0 * (config.initial_soc / 100.0),
-        battery_temp_c=config.ambient_temp_c,
+        battery_temp_c=_or(config.ambient_temp_c, NOMINAL.ambient_temp_c),
         upper_soc_limit_1=limits.upper_1 / 100.0,
         upper_soc_limit_2=limits.upper_2 / 100.0,
         lower_soc_limit_1=limits.lower_1 / 100.0,

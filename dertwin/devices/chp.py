@@ -7,20 +7,18 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from dertwin.devices.asset import AssetConfig
-from dertwin.devices.commands import accept
+from dertwin.devices.asset import GeneratorConfig
 from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics import chp as engine
 from dertwin.physics.grid import CONNECTED, TripState, protect
-from dertwin.stepping import lag, ramp
+from dertwin.stepping import TOLERANCE, count, lag, ramp
 
 FAULT, READY, STARTING, IDLE, SYNCHRONIZING, RUNNING, STOPPING, START_BLOCKED, WARM_UP = *range(8), 18
 
 ACKNOWLEDGE = 4321.0
 EMERGENCY_STOP = 3  # fault codes: 1 voltage and 2 frequency outside limits, 3 emergency stop
 FOREVER = math.inf
-TOLERANCE_S = 1e-9  # a hundred steps of 0.1 s are 10 s
 
 
 class Phase(NamedTuple):
@@ -50,7 +48,7 @@ PHASES: Mapping[int, Phase] = {
 AT_REST = (FAULT, READY, START_BLOCKED)
 
 
-class ChpConfig(AssetConfig):
+class ChpConfig(GeneratorConfig):
     """A gas engine CHP: rating (kW), useful heat per unit of electricity, load limits (% of rated)."""
 
     type: Literal["chp"]
@@ -89,6 +87,7 @@ class ChpState:
     oil_c: float = NOMINAL.ambient_temp_c
     exhaust_c: float = NOMINAL.ambient_temp_c
     energy_wh: float = 0.0
+    energy_rest_wh: float = 0.0
     running_s: float = 0.0
     starts: int = 0
     start_stop: float = 0.0
@@ -183,7 +182,7 @@ class Chp:
     ) -> ChpMeasurements:
         """Advance by dt_s (s) and return the new measurements."""
         state = self.state
-        voltage_pu = conditions.voltage_ll_v / self._nominal_v
+        voltage_pu = conditions.voltage_ll_v / (self._nominal_v or conditions.nominal_voltage_ll_v)
         grid = protect(self._limits, state.trip, voltage_pu, conditions.frequency_hz, dt_s)
         if self._watchdog is not None:
             commands = self._watchdog.step(state.watchdog, commands, requests, dt_s)
@@ -191,7 +190,9 @@ class Chp:
             self._take(commands, grid)
         energy_j = self._run(grid, dt_s)
         power_w = energy_j / dt_s if dt_s > 0.0 else state.power_w
-        state.energy_wh += energy_j / 3600.0
+        state.energy_wh, state.energy_rest_wh = count(
+            state.energy_wh, state.energy_rest_wh, energy_j / 3600.0
+        )
         self._warm(power_w, conditions.ambient_temp_c, dt_s)
         self.measurements = self._measure(conditions, power_w, grid)
         return self.measurements
@@ -199,7 +200,7 @@ class Chp:
     def _take(self, commands: Sequence[Command], grid: int) -> None:
         state = self.state
         for name, value in commands:
-            accepted = accept(self.commands, name, value)
+            accepted = self.commands[name].accept(value)
             if accepted is None:
                 continue
             setattr(state, name, accepted)
@@ -222,7 +223,7 @@ class Chp:
             if not held:
                 state.in_state_s += span_s
             dt_s -= span_s
-            if state.in_state_s < phase.lasts_s - TOLERANCE_S:
+            if state.in_state_s < phase.lasts_s - TOLERANCE:
                 return energy_j
             self._enter(phase.then)
 

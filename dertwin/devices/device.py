@@ -1,7 +1,13 @@
 """What the site and the bench know of a device, whatever its type."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+
+from dertwin.stepping import clamp
+
+SQRT3 = math.sqrt(3.0)
+NOMINAL_VOLTAGE_LL_V = 400.0
 
 
 class Command(NamedTuple):
@@ -12,17 +18,37 @@ class Command(NamedTuple):
 
 
 class CommandRange(NamedTuple):
-    """What a command accepts: values are clamped to low..high; those outside `allowed`, if given, refused."""
+    """What a command accepts: values are clamped to low..high, some are refused.
+
+    Refused is what is no number, what is not in `allowed` (if given), and what is closer to zero than
+    `least_size`.
+    """
 
     low: float
     high: float
     allowed: frozenset[float] | None = None
+    least_size: float = 0.0
+
+    def accept(self, value: float) -> float | None:
+        """Return what a device makes of a value: the closest within low..high, None if it is refused."""
+        if self.allowed is not None and value not in self.allowed:
+            return None
+        taken = clamp(value, self.low, self.high)
+        return taken if math.isfinite(taken) and abs(value) >= self.least_size else None
+
+    def in_words(self, factor: float = 1.0) -> str:
+        """Return what to use instead of a refused value, in a unit of which factor are one SI unit."""
+        low, high, least = (f"{limit * factor:g}" for limit in (self.low, self.high, self.least_size))
+        if self.allowed is not None:
+            return f"use one of {', '.join(f'{value * factor:g}' for value in sorted(self.allowed))}"
+        return f"use {low} to -{least} or {least} to {high}" if self.least_size else f"use {low} to {high}"
 
 
 class Conditions(NamedTuple):
     """What surrounds all devices in one tick.
 
     time_s counts simulated seconds since midnight of the first day (so it starts at start_time_h x 3600).
+    nominal_voltage_ll_v is what the grid is meant to have: grid protection is relative to it.
     """
 
     time_s: float
@@ -31,9 +57,17 @@ class Conditions(NamedTuple):
     frequency_hz: float
     voltage_ll_v: float
     load_w: float
+    nominal_voltage_ll_v: float = NOMINAL_VOLTAGE_LL_V
+
+    @property
+    def voltage_ln_v(self) -> float:
+        """The voltage from line to neutral (V)."""
+        return self.voltage_ll_v / SQRT3
 
 
-NOMINAL = Conditions(0.0, 1000.0, 20.0, 50.0, 400.0, 0.0)
+# A day on which everything is there to be used: what a site without models sees, and a device before
+# its first step.
+NOMINAL = Conditions(0.0, 1000.0, 20.0, 50.0, NOMINAL_VOLTAGE_LL_V, 5000.0)
 
 
 class PccFlow(NamedTuple):

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from dertwin.devices.asset import AssetConfig
-from dertwin.devices.commands import accept
 from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions, PccFlow
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics.sliding import SlidingMean
-
-SQRT3 = math.sqrt(3.0)
+from dertwin.stepping import count
 
 # Demand is the mean of the last 15 minutes, as utilities bill it; one-second buckets follow a step
 # of the load to 0.1 % of its size.
@@ -47,7 +45,9 @@ class EnergyMeterState:
     """What the meter counts and remembers: energies (Wh), demand (W), settings."""
 
     import_energy_wh: float = 0.0
+    import_rest_wh: float = 0.0
     export_energy_wh: float = 0.0
+    export_rest_wh: float = 0.0
     max_demand_power_w: float = 0.0
     current_transformer_ratio: float = 1.0
     voltage_transformer_ratio: float = 1.0
@@ -129,16 +129,20 @@ class EnergyMeter:
         if self._watchdog is not None:
             commands = self._watchdog.step(state.watchdog, commands, requests, dt_s)
         for name, value in commands:
-            accepted = accept(COMMANDS, name, value)
+            accepted = COMMANDS[name].accept(value)
             if accepted is not None:
                 setattr(state, name, accepted)
 
         power_w, reactive_var = pcc
         energy_wh = power_w * dt_s / 3600.0
         if energy_wh > 0.0:
-            state.import_energy_wh += energy_wh
-        else:
-            state.export_energy_wh -= energy_wh
+            state.import_energy_wh, state.import_rest_wh = count(
+                state.import_energy_wh, state.import_rest_wh, energy_wh
+            )
+        elif energy_wh < 0.0:
+            state.export_energy_wh, state.export_rest_wh = count(
+                state.export_energy_wh, state.export_rest_wh, -energy_wh
+            )
         demand_w = state.demand.push(power_w, dt_s)
         if demand_w > state.max_demand_power_w:
             state.max_demand_power_w = demand_w
@@ -151,7 +155,7 @@ class EnergyMeter:
         state = self.state
         apparent_va = math.sqrt(power_w * power_w + reactive_var * reactive_var)
         power_factor = power_w / apparent_va if apparent_va > 0.0 else 1.0
-        phase_v = conditions.voltage_ll_v / SQRT3
+        phase_v = conditions.voltage_ln_v
         phase_w = power_w / 3.0
         phase_var = reactive_var / 3.0
         phase_va = apparent_va / 3.0

@@ -7,17 +7,13 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from dertwin.devices.asset import AssetConfig
-from dertwin.devices.commands import accept
+from dertwin.devices.asset import GeneratorConfig
 from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics.converter import ac_power_w, dc_power_w, reactive_within
 from dertwin.physics.grid import CONNECTED, TripState, protect
 from dertwin.physics.pv import REFERENCE_IRRADIANCE_W_M2, array_power_w, cell_temp_c
-from dertwin.stepping import lag
-
-SQRT3 = math.sqrt(3.0)
-DAY_S = 86400.0
+from dertwin.stepping import DAY_S, count, lag
 
 # Our choice: a heat sink that is 35 K above the air at rated power and settles in half an hour.
 HEATING_K = 35.0
@@ -30,12 +26,12 @@ COMMANDS: Mapping[str, CommandRange] = {
     "remote_on_off": CommandRange(0.0, 1.0, frozenset((0.0, 1.0))),
     "active_power_limit": CommandRange(0.0, NO_LIMIT),
     "reactive_power_ratio": CommandRange(-1.0, 1.0),
-    "power_factor_setpoint": CommandRange(-1.0, 1.0),
+    "power_factor_setpoint": CommandRange(-1.0, 1.0, least_size=LEAST_POWER_FACTOR),
     "heartbeat": CommandRange(0.0, 65535.0),
 }
 
 
-class PvInverterConfig(AssetConfig):
+class PvInverterConfig(GeneratorConfig):
     """Ratings of a PV inverter and its array.
 
     `area_m2` left out: sized so that 1000 W/m2 at 20 degC (cells near 51 degC) gives the rated power.
@@ -55,11 +51,13 @@ class PvInverterConfig(AssetConfig):
 class PvInverterState:
     """What moves: energies (Wh), temperature (degC), day of the daily counter; and the commands taken.
 
-    `by_power_factor` tells which of the two reactive power commands came last.
+    The day's energy is what the lifetime's has grown by since midnight. `by_power_factor` tells which
+    of the two reactive power commands came last.
     """
 
-    today_energy_wh: float = 0.0
     lifetime_energy_wh: float = 0.0
+    lifetime_rest_wh: float = 0.0
+    midnight_energy_wh: float = 0.0
     inverter_temp_c: float = NOMINAL.ambient_temp_c
     day: int = 0
     remote_on_off: int = 1
@@ -130,7 +128,7 @@ class PvInverter:
         Raises KeyError for a command that an inverter does not have.
         """
         state = self.state
-        voltage_pu = conditions.voltage_ll_v / self._nominal_v
+        voltage_pu = conditions.voltage_ll_v / (self._nominal_v or conditions.nominal_voltage_ll_v)
         grid = protect(self._grid_limits, state.trip, voltage_pu, conditions.frequency_hz, dt_s)
         if self._watchdog is not None:
             commands = self._watchdog.step(state.watchdog, commands, requests, dt_s)
@@ -153,17 +151,11 @@ class PvInverter:
     def _take(self, commands: Sequence[Command]) -> None:
         state = self.state
         for name, value in commands:
-            accepted = accept(COMMANDS, name, value)
+            accepted = COMMANDS[name].accept(value)
             if accepted is None:
                 continue
-            if name == "power_factor_setpoint":
-                if accepted == 0.0:
-                    continue  # what an EMS writes that fills a block with zeros, not a power factor
-                if abs(accepted) < LEAST_POWER_FACTOR:
-                    accepted = math.copysign(LEAST_POWER_FACTOR, accepted)
-                state.by_power_factor = True
-            elif name == "reactive_power_ratio":
-                state.by_power_factor = False
+            if name in ("power_factor_setpoint", "reactive_power_ratio"):
+                state.by_power_factor = name == "power_factor_setpoint"
             kind = type(getattr(state, name))  # switches and counters are int, quantities float
             setattr(state, name, kind(accepted))
 
@@ -186,15 +178,14 @@ class PvInverter:
     def _count(self, power_w: float, time_s: float, dt_s: float) -> None:
         """Count the energy of a step that ends at time_s, for the day from midnight on."""
         state = self.state
-        energy_wh = power_w * dt_s / 3600.0
-        state.lifetime_energy_wh += energy_wh
+        state.lifetime_energy_wh, state.lifetime_rest_wh = count(
+            state.lifetime_energy_wh, state.lifetime_rest_wh, power_w * dt_s / 3600.0
+        )
         day = math.floor(time_s / DAY_S)
-        if day == state.day:
-            state.today_energy_wh += energy_wh
-        else:
+        if day != state.day:
             state.day = day
-            since_midnight_s = time_s - day * DAY_S
-            state.today_energy_wh = power_w * min(dt_s, since_midnight_s) / 3600.0
+            since_midnight_s = min(dt_s, time_s - day * DAY_S)
+            state.midnight_energy_wh = state.lifetime_energy_wh - power_w * since_midnight_s / 3600.0
 
     def _measure(
         self,
@@ -207,14 +198,14 @@ class PvInverter:
         state = self.state
         apparent_va = math.sqrt(power_w * power_w + reactive_var * reactive_var)
         factor = power_w / apparent_va if apparent_va > 0.0 else 1.0
-        phase_v = conditions.voltage_ll_v / SQRT3
+        phase_v = conditions.voltage_ln_v
         return PvInverterMeasurements(
             1 if power_w > 0.0 else 0,
             dc_power_w(power_w, self._rated_w),  # when limited, the array is off its maximum power point
             power_w,
             reactive_var,
             apparent_va,
-            state.today_energy_wh,
+            state.lifetime_energy_wh - state.midnight_energy_wh,
             state.lifetime_energy_wh,
             conditions.frequency_hz,
             phase_v,

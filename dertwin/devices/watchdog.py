@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from dertwin.config_errors import use
 from dertwin.devices.classic import CLASSIC
 from dertwin.devices.device import Command, CommandRange
 from dertwin.schema import FrozenModel
-from dertwin.stepping import clamp
-
-TOLERANCE_S = 1e-9  # ten steps of 0.1 s are a second
+from dertwin.stepping import TOLERANCE
 
 
 class WatchdogConfig(FrozenModel):
@@ -49,7 +47,7 @@ class WatchdogState:
 class Watchdog:
     """Replaces the commands of a silent EMS by a fallback, until it is fed again.
 
-    Raises ValueError naming the closest known command for an unknown name.
+    Raises ValueError naming the known commands, the closest first, for an unknown name.
     """
 
     def __init__(
@@ -79,7 +77,7 @@ class Watchdog:
             state.expired = False
             return commands
         state.silent_s += dt_s
-        if state.silent_s >= self.timeout_s - TOLERANCE_S:
+        if state.silent_s >= self.timeout_s - TOLERANCE:
             state.expired = True
         return (*commands, *self.fallback) if state.expired else commands
 
@@ -100,16 +98,13 @@ def _fallback_command(
     name: str, value: float, device_type: str, commands: Mapping[str, CommandRange]
 ) -> Command:
     si_name, factor = _known(name, device_type, commands, "fallback")
-    low, high, allowed = commands[si_name]
     si_value = value / factor
-    if allowed is not None and si_value not in allowed:
-        named = ", ".join(f"{v * factor:g}" for v in sorted(allowed))
-        raise ValueError(f"watchdog.fallback.{name}: {value:g} is not allowed; use one of {named}")
-    margin = 1e-9 * abs(si_value)  # a rating in kW and its value in W may differ by a rounding
-    if not low - margin <= si_value <= high + margin:
-        limits = f"{low * factor:g} to {high * factor:g}"
-        raise ValueError(f"watchdog.fallback.{name}: {value:g} is not allowed; use {limits}")
-    return Command(si_name, clamp(si_value, low, high))
+    taken = commands[si_name].accept(si_value)
+    # A rating in kW and its value in W may differ by a rounding.
+    if taken is None or abs(taken - si_value) > TOLERANCE * abs(si_value):
+        allowed = commands[si_name].in_words(factor)
+        raise ValueError(f"watchdog.fallback.{name}: {value:g} is not allowed; {allowed}")
+    return Command(si_name, taken)
 
 
 def _known(
@@ -120,7 +115,4 @@ def _known(
     names = {**{key: (key, 1.0) for key in commands}, **classic}
     if name in names:
         return names[name]
-    close = get_close_matches(name, names, n=1, cutoff=0.0)
-    raise ValueError(
-        f"watchdog.{place}: {name!r} is no command of a {device_type}; the closest is {close[0]!r}"
-    )
+    raise ValueError(f"watchdog.{place}: {name!r} is no command of a {device_type}; {use(names, name)}")

@@ -28,12 +28,15 @@ _SOC = tuple(soc for soc, _ in OPEN_CIRCUIT_V)
 _STRING_V = tuple(CELLS_IN_SERIES * cell_v for _, cell_v in OPEN_CIRCUIT_V)
 _LAST_SECTION = len(_SOC) - 2
 
-# Typical of data sheets of 280 Ah prismatic LFP cells: 0.25 milliohm, 3.2 V, 5.4 kg, 6000 cycles to 80 %
-# of the capacity. A string of 240 holds 215 kWh and has 0.06 ohm; more capacity is more strings.
-RESISTANCE_OHM_KWH = 12.9
-CYCLES_TO_80_PERCENT = 6000.0
+# Resistance and ageing are those of the LFP battery 12.8 V / 300 Ah in Victron Energy, "Lithium NG battery
+# 12,8V" manual, technical data: 3.84 kWh and 1 milliohm of four cells in series; 2500 cycles of 80 % until
+# 80 % of the capacity are left. A string of 240 cells, 60 such batteries, has 230.4 kWh and 0.06 ohm; more
+# capacity is more strings.
+RESISTANCE_OHM_KWH = 0.06 * 230.4
+CYCLES_TO_80_PERCENT = 2500.0 * 0.8
+# Our choice: where a battery is past its use, the line of ageing ends.
 LEAST_STATE_OF_HEALTH = 0.5
-# About 1 kJ/(kg K) (Bryden et al., J. Power Sources 395 (2018) 369) at 6.0 kg/kWh of cells.
+# About 1 kJ/(kg K) (Bryden et al., J. Power Sources 395 (2018) 369); our choice: 6 kg of cells for a kWh.
 HEAT_CAPACITY_J_PER_K_KWH = 6000.0
 # Our choice: cells follow the air within hours (6000 s), as in air-cooled racks.
 HEAT_CONDUCTANCE_W_PER_K_KWH = 1.0
@@ -80,7 +83,7 @@ def state_of_health(cycles: float) -> float:
     """Return the share of the rated capacity that is left after so many full cycles: linear, at least 0.5.
 
     A cycle is the discharge of the rated capacity. Capacity so fades only while discharging, and by
-    1/30000 of what leaves the store: it takes empty room and never energy.
+    1/10000 of what leaves the store: it takes empty room and never energy.
     """
     left = 1.0 - 0.2 * cycles / CYCLES_TO_80_PERCENT
     return left if left > LEAST_STATE_OF_HEALTH else LEAST_STATE_OF_HEALTH

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dertwin.physics.sliding import SlidingMean
+from dertwin.stepping import TOLERANCE
 
 CONNECTED = 0
 VOLTAGE = 1
@@ -13,9 +14,6 @@ FREQUENCY = 2
 # voltage exactly and keep a unit's history at 20 numbers.
 MEAN_BUCKET_S = 30.0
 MEAN_BUCKETS = 20
-
-# Sums of steps (0.1 s x 10) and means differ from the round number by rounding only.
-TOLERANCE = 1e-9
 
 
 class GridLimits(NamedTuple):

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from dertwin.documents import LARGEST, SMALLEST
+
 
 class Series:
     """Points of time (s) and value: linear between them, the first and last value held outside.
@@ -60,6 +62,10 @@ def read_series(path: Path, repeat: bool) -> Series:
                     if rows.line_num == 1:
                         continue
                     raise ValueError(f"line {rows.line_num}: {','.join(row)!r} is not a line of time,value")
+                for text, number in zip(row, point, strict=True):
+                    if number != 0.0 and not SMALLEST <= abs(number) <= LARGEST:
+                        allowed = f"use 0 or a size from {SMALLEST:g} to {LARGEST:g}"
+                        raise ValueError(f"line {rows.line_num}: {text.strip()} is not allowed; {allowed}")
                 if times and point[0] <= times[-1]:
                     raise ValueError(
                         f"line {rows.line_num}: time {row[0].strip()} does not come after {times[-1]:g}"

@@ -7,9 +7,7 @@ own, Gaussian numbers are sums of twelve uniform ones.
 import math
 from random import Random
 
-from dertwin.stepping import decay
-
-DAY_S = 86400.0
+from dertwin.stepping import DAY_S, decay
 
 # How fast the two parts of a grid quantity move. Measured grid frequency loses its memory within minutes
 # (Schaefer et al., Nature Energy 3, 2018); what is faster than inertia and a meter's filter is not seen.

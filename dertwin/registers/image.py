@@ -2,7 +2,6 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any, NoReturn
 
 from dertwin.registers.layout import CommandRegister, Layout, Measured
@@ -191,12 +190,9 @@ def _accept(command: CommandRegister, data: bytes) -> tuple[float, bytes]:
     """Return the SI value of written words and what reads back. Raises ValueRefused."""
     raw: Any = command.codec.unpack(data)
     value = raw / command.raw_per_si
-    low, high, allowed = command.accepts
-    if raw == command.codec.sentinel or (allowed is not None and value not in allowed):
+    taken = command.accept(value)
+    if taken is None or raw == command.codec.sentinel:
         raise ValueRefused
-    clamped = low if value < low else high if value > high else value
-    if not isfinite(clamped):  # NaN is neither below nor above
-        raise ValueRefused
-    if clamped != value:
-        data = command.codec.pack(command.codec.fit(clamped * command.raw_per_si)[0])
-    return clamped, data
+    if taken != value:
+        data = command.codec.pack(command.codec.fit(taken * command.raw_per_si)[0])
+    return taken, data

@@ -8,17 +8,23 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from dertwin.config_errors import ConfigError, show, use
 from dertwin.registers.codec import Codec
 from dertwin.registers.map import MapErrors, RegisterMap, overlaps
 from dertwin.registers.register import COIL, DISCRETE_INPUT, HOLDING, TABLES, Register
 
-# Low and high end, and the only values allowed between them, if not all are.
-Range = tuple[float, float, frozenset[float] | None]
 # Classic name -> SI name and factor: classic value = SI value x factor.
 Classic = Mapping[str, tuple[str, float]]
+
+
+class Accepts(Protocol):
+    """Which values a command takes."""
+
+    def accept(self, value: float, /) -> float | None:
+        """Return what a device makes of an SI value, None if it is refused."""
+        ...
 
 
 class Table(NamedTuple):
@@ -52,7 +58,7 @@ class CommandRegister(NamedTuple):
     command: str
     codec: Codec
     raw_per_si: float
-    accepts: Range
+    accept: Callable[[float], float | None]
     start: int
     stop: int
     offset: int
@@ -85,7 +91,7 @@ class Layout:
 
 
 def bind(
-    register_map: RegisterMap, fields: Sequence[str], ranges: Mapping[str, Range], classic: Classic
+    register_map: RegisterMap, fields: Sequence[str], ranges: Mapping[str, Accepts], classic: Classic
 ) -> Layout:
     """Bind a map to a device with these measurements (in order) and commands, named in SI.
 
@@ -132,7 +138,7 @@ def _si(name: str, classic: Classic) -> tuple[str, float]:
 
 
 def _faults(
-    register_map: RegisterMap, fields: Sequence[str], ranges: Mapping[str, Range], classic: Classic
+    register_map: RegisterMap, fields: Sequence[str], ranges: Mapping[str, Accepts], classic: Classic
 ) -> Iterator[ConfigError]:
     texts = register_map.identification.texts()
     for index, register in enumerate(register_map.registers):
@@ -188,7 +194,7 @@ def _measured(
 
 
 def _command(
-    register: Register, ranges: Mapping[str, Range], classic: Classic, offset: int
+    register: Register, ranges: Mapping[str, Accepts], classic: Classic, offset: int
 ) -> CommandRegister:
     ((_, name),) = register.names
     si_name, factor = _si(name, classic)
@@ -196,7 +202,7 @@ def _command(
         command=si_name,
         codec=register.codec,
         raw_per_si=factor / register.scale,
-        accepts=ranges[si_name],
+        accept=ranges[si_name].accept,
         start=register.address,
         stop=register.stop,
         offset=offset,

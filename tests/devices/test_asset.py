@@ -6,7 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from dertwin.bindings import TcpBinding
+from dertwin.devices.bess import BessConfig
+from dertwin.devices.chp import ChpConfig
 from dertwin.devices.meter import EnergyMeterConfig
+from dertwin.devices.pv import PvInverterConfig
 
 
 def meter(**config: Any) -> EnergyMeterConfig:
@@ -30,9 +33,19 @@ def test_an_asset_without_a_binding_is_one_for_use_as_a_library() -> None:
         ({"unit_id": 3}, "port"),
         ({"port": 99999}, "less than or equal to 65535"),
         ({"asset_id": ""}, "at least 1 character"),
-        ({"grid_protection": {"reconnect": 5}}, "Extra inputs"),
+        ({"grid_protection": {}}, "grid_protection\n  Extra inputs"),
     ],
 )
 def test_a_binding_or_name_that_makes_no_sense_is_refused(config: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         meter(**config)
+
+
+@pytest.mark.parametrize(
+    ("config", "type_name"), [(BessConfig, "bess"), (PvInverterConfig, "inverter"), (ChpConfig, "chp")]
+)
+def test_what_feeds_the_grid_has_a_protection_with_known_keys(config: Any, type_name: str) -> None:
+    unit = config.model_validate({"type": type_name, "grid_protection": {"reconnect_s": 5}})
+    assert unit.grid_protection.reconnect_s == 5.0
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        config.model_validate({"type": type_name, "grid_protection": {"reconnect": 5}})

@@ -60,12 +60,20 @@ def running(power_w: float = 0.0, **config: object) -> Bess:
 # --- Energy
 
 
-def assert_energy_adds_up(start: BessMeasurements, now: BessMeasurements, eta: float) -> None:
-    charged = now.charged_energy_wh - start.charged_energy_wh
-    discharged = now.discharged_energy_wh - start.discharged_energy_wh
+def assert_energy_adds_up(
+    start: BessMeasurements, now: BessMeasurements, eta: float, seen: list[float]
+) -> None:
+    """`seen` has the AC energy (Wh) of each step since the start, from the power that was shown."""
+    charged = -math.fsum(energy for energy in seen if energy < 0.0)
+    discharged = math.fsum(energy for energy in seen if energy > 0.0)
+    counted = (
+        now.charged_energy_wh - start.charged_energy_wh,
+        now.discharged_energy_wh - start.discharged_energy_wh,
+    )
     lost = now.loss_energy_wh - start.loss_energy_wh
     change = now.stored_energy_wh - start.stored_energy_wh
     margin = 1e-9 * (charged + discharged + 1e-6 * now.stored_energy_wh)
+    assert counted == pytest.approx((charged, discharged), abs=margin)
     assert abs(change - (charged * eta - discharged / eta)) <= margin
     assert abs(charged - discharged - lost - change) <= margin
 
@@ -114,6 +122,8 @@ def test_energy_adds_up_over_a_simulated_week(dt_s: float) -> None:
     battery = running()
     start = battery.measurements
     step_on = battery.step
+    charging: list[float] = []
+    discharging: list[float] = []
     hours: list[float] = []
     for hour in range(7 * 24):  # runs into all four limits of the state of charge
         power_w = (20_000.0, 20_000.0, -20_000.0, 13_333.3, -7000.0, -20_000.0, 3141.59, -20_000.0)[hour % 8]
@@ -121,16 +131,19 @@ def test_energy_adds_up_over_a_simulated_week(dt_s: float) -> None:
         before = now
         for _ in range(round(3600.0 / dt_s)):
             now = step_on(CALM, (), 0, dt_s)
+            (discharging if now.active_power_w > 0.0 else charging).append(now.active_power_w * dt_s / 3600.0)
         hours.append(before.stored_energy_wh - now.stored_energy_wh)
         assert 0.2 - 1e-9 <= now.soc <= 0.9 + 1e-9
     assert now.discharged_energy_wh > 500_000.0
+    # Counters, store and losses against the power that the battery showed, summed without them.
+    charged, discharged = -math.fsum(charging), math.fsum(discharging)
+    assert now.charged_energy_wh - start.charged_energy_wh == pytest.approx(charged, rel=1e-9)
+    assert now.discharged_energy_wh - start.discharged_energy_wh == pytest.approx(discharged, rel=1e-9)
     change = now.stored_energy_wh - start.stored_energy_wh
-    expected = now.charged_energy_wh * ETA - now.discharged_energy_wh / ETA
-    assert change == pytest.approx(expected, rel=1e-9)
-    assert change == pytest.approx(
-        now.charged_energy_wh - now.discharged_energy_wh - now.loss_energy_wh, rel=1e-9
-    )
-    assert change == pytest.approx(-math.fsum(hours), rel=1e-9)
+    throughput = charged + discharged
+    assert change == pytest.approx(charged * ETA - discharged / ETA, abs=1e-9 * throughput)
+    assert change == pytest.approx(charged - discharged - now.loss_energy_wh, abs=1e-9 * throughput)
+    assert change == pytest.approx(-math.fsum(hours), abs=1e-9 * throughput)
 
 
 @given(
@@ -150,9 +163,11 @@ def test_physics_holds_at_any_step(
     battery = running(round_trip_eff=eta2, initial_soc=initial_soc, internal_resistance=resistance)
     start = last = battery.measurements
     eta = math.sqrt(eta2)
+    seen = []
     for power_w, power_var, dt_s in plan:
         now = step(battery, setpoint(power_w), reactive(power_var), dt_s=dt_s)
-        assert_energy_adds_up(start, now, eta)
+        seen.append(now.active_power_w * dt_s / 3600.0)
+        assert_energy_adds_up(start, now, eta, seen)
 
         # Outside of the limits (a start above or below them) the battery only ever moves towards them.
         assert 0.0 <= now.soc <= 1.0
@@ -266,7 +281,8 @@ def test_a_setpoint_derated_by_the_state_of_charge_recovers_when_the_limit_goes(
 
 
 def test_a_setpoint_derated_by_temperature_recovers_when_the_cells_are_cool_again() -> None:
-    battery = running(20_000.0, ambient_temp_c=45, capacity_kwh=1000, initial_soc=80)
+    battery = running(20_000.0, capacity_kwh=1000, initial_soc=80)
+    battery.state.battery_temp_c = 45.0
     now = step(battery, dt_s=1.0)
     assert now.active_power_w == now.available_discharge_power_w == 16_000.0
     for _ in range(4):
@@ -310,14 +326,14 @@ def test_a_stopped_battery_gives_no_reactive_power() -> None:
 def test_the_terminal_voltage_sags_under_discharge_and_rises_under_charge() -> None:
     resting = running(0.0).measurements.voltage_dc_v
     now = step(running(20_000.0), dt_s=0.1)
-    assert now.voltage_dc_v == pytest.approx(resting - now.current_dc_a * 12.9 / 100.0, rel=1e-5)
+    assert now.voltage_dc_v == pytest.approx(resting - now.current_dc_a * 13.824 / 100.0, rel=1e-5)
     assert step(running(-20_000.0), dt_s=0.1).voltage_dc_v > resting
 
 
 def test_half_the_current_goes_through_twice_the_capacity_in_equal_cells() -> None:
     # The default resistance falls with the capacity: more strings side by side.
     one, two = step(running(20_000.0, capacity_kwh=100)), step(running(20_000.0, capacity_kwh=200))
-    sag = [now.current_dc_a * 12.9 / kwh for now, kwh in ((one, 100.0), (two, 200.0))]
+    sag = [now.current_dc_a * 13.824 / kwh for now, kwh in ((one, 100.0), (two, 200.0))]
     assert sag[0] == pytest.approx(2.0 * sag[1], rel=1e-3)
 
 
@@ -337,12 +353,24 @@ def test_a_resistance_beyond_the_losses_heats_no_more_than_they_are() -> None:
     assert now.voltage_dc_v > 0.0
 
 
-def test_cells_start_at_the_temperature_of_the_config_and_follow_the_air() -> None:
-    battery = running(0.0, ambient_temp_c=35)
-    assert battery.measurements.battery_temp_c == pytest.approx(35.0, abs=0.01)
+def test_cells_start_at_20_degrees_and_follow_the_air_of_the_site() -> None:
+    battery = running(0.0)
+    assert bess().measurements.battery_temp_c == 20.0
     for _ in range(48):
         step(battery, dt_s=3600.0, conditions=CALM._replace(ambient_temp_c=-5.0))
     assert battery.measurements.battery_temp_c == pytest.approx(-5.0, abs=1e-6)
+
+
+def test_cells_in_a_room_start_and_stay_at_its_temperature_whatever_the_weather() -> None:
+    battery = running(0.0, ambient_temp_c=35)
+    assert bess(ambient_temp_c=35).measurements.battery_temp_c == 35.0
+    for _ in range(48):
+        step(battery, dt_s=3600.0, conditions=CALM._replace(ambient_temp_c=-5.0))
+    assert battery.measurements.battery_temp_c == pytest.approx(35.0)
+    battery.state.battery_temp_c = 50.0
+    for _ in range(48):
+        step(battery, dt_s=3600.0, conditions=CALM._replace(ambient_temp_c=-5.0))
+    assert battery.measurements.battery_temp_c == pytest.approx(35.0)
 
 
 def test_throughput_counts_cycles_and_ages() -> None:
@@ -350,10 +378,10 @@ def test_throughput_counts_cycles_and_ages() -> None:
     for _ in range(30):
         step(battery, setpoint(20_000.0), dt_s=3600.0)
         now = step(battery, setpoint(-20_000.0), dt_s=3600.0)
-    assert now.cycles == pytest.approx(30.0, rel=1e-3)  # a little less: the capacity fades with them
-    assert now.soh == pytest.approx(1.0 - 0.2 * now.cycles / 6000.0)
+    assert now.cycles == pytest.approx(30.0, rel=2e-3)  # a little less: the capacity fades with them
+    assert now.soh == pytest.approx(1.0 - 0.2 * now.cycles / 2000.0)
     assert now.stored_energy_wh == pytest.approx(10_000.0 * now.soh)
-    assert now.soc == 1.0
+    assert now.soc == pytest.approx(1.0, abs=1e-12)
 
 
 # --- Faults
@@ -451,8 +479,8 @@ def test_what_is_no_value_of_a_command_changes_nothing(command: Command) -> None
     assert step(battery, command, dt_s=0.0) == pytest.approx(before, rel=1e-15)
 
 
-def test_an_unknown_command_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(KeyError, match=r"no command 'power'; use one of start_stop_standby, active_power"):
+def test_an_unknown_command_is_an_error_that_names_it() -> None:
+    with pytest.raises(KeyError, match="power"):
         step(bess(), Command("power", 1.0))
 
 

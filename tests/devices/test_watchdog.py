@@ -127,12 +127,15 @@ def test_an_empty_fallback_only_shows_that_the_watchdog_expired() -> None:
     [
         (
             {"timeout_s": 1, "fallback": {"power_setpoint_percnt": 40}},
-            "the closest is 'power_setpoint_percent'",
+            "the closest is power_setpoint_percent; use one of",
         ),
         ({"timeout_s": 1, "fallback": {"active_power_w": 40}}, "is no command of a chp"),
         ({"timeout_s": 1, "fallback": {"power_setpoint_percent": 120}}, "use 0 to 110"),
         ({"timeout_s": 1, "fallback": {"start_stop": 2}}, "use one of 0, 1"),
-        ({"timeout_s": 1, "fed_by": "toggle", "register": "hartbeat"}, "the closest is 'heartbeat'"),
+        (
+            {"timeout_s": 1, "fed_by": "toggle", "register": "hartbeat"},
+            "the closest is heartbeat; use one of",
+        ),
         ({"timeout_s": 1, "register": "heartbeat"}, "has no meaning with fed_by: any_request"),
         ({"timeout_s": 0}, "greater than 0"),
         ({"timeout_s": 1, "fed_by": "reads"}, "any_request"),

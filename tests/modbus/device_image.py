@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypedDict, Unpack
 
+from dertwin.devices.device import CommandRange
 from dertwin.registers.image import RegisterImage
-from dertwin.registers.layout import Range, bind
+from dertwin.registers.layout import bind
 from dertwin.registers.map import Identification, RegisterMap
 
 
@@ -34,7 +35,7 @@ def blueprint(**tables: Unpack[Tables]) -> Callable[[], RegisterImage]:
     """Return what makes any number of such images, without reading the map again."""
     values = {(func, address): value for func, table in _measured(tables) for address, value in table.items()}
     entries = [_entry("measured", func, address) for func, address in values]
-    ranges: dict[str, Range] = {}
+    ranges: dict[str, CommandRange] = {}
     for func, address, accepted in _commands(tables):
         entries.append(_entry("command", func, address))
         ranges[entries[-1]["name"]] = accepted
@@ -60,15 +61,15 @@ def _measured(tables: Tables) -> Iterator[tuple[int, Mapping[int, int]]]:
     yield 4, tables.get("input_registers", {})
 
 
-def _commands(tables: Tables) -> Iterator[tuple[int, int, Range]]:
+def _commands(tables: Tables) -> Iterator[tuple[int, int, CommandRange]]:
     for address in tables.get("writable_coils", ()):
-        yield 5, address, (0, 1, None)
+        yield 5, address, CommandRange(0.0, 1.0)
     for address in tables.get("writable_registers", ()):
-        yield 6, address, (0, 0xFFFF, None)
+        yield 6, address, CommandRange(0.0, 65535.0)
     for address, taken in tables.get("choices", {}).items():
-        yield 6, address, (0, 0xFFFF, frozenset(taken))
+        yield 6, address, CommandRange(0.0, 65535.0, frozenset(taken))
     for address in tables.get("pairs", ()):
-        yield 16, address, (-(2**31), 2**31 - 1, None)
+        yield 16, address, CommandRange(-(2.0**31), 2.0**31 - 1.0)
 
 
 def _entry(what: str, func: int, address: int) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from dertwin.devices.device import CommandRange
 from dertwin.registers.image import RegisterImage
-from dertwin.registers.layout import Classic, Range, bind
+from dertwin.registers.layout import Accepts, Classic, bind
 from dertwin.registers.map import RegisterMap
 
 COUNT = {"int32": 2, "uint32": 2, "float32": 2, "int64": 4, "uint64": 4, "float64": 4}
@@ -26,14 +27,14 @@ def command(name: str = "setpoint", address: int = 100, kind: str = "uint16", **
 def image(
     *entries: Mapping[str, Any],
     fields: Sequence[str] = ("power",),
-    ranges: Mapping[str, Range] | None = None,
+    ranges: Mapping[str, Accepts] | None = None,
     classic: Classic | None = None,
     **keys: Any,
 ) -> RegisterImage:
     """Return the image of a device with these measurements and commands; commands take anything."""
     commands = [e["internal_name"] for e in entries if e["direction"] == "write"]
-    anything: Range = (float("-inf"), float("inf"), None)
-    known = ranges if ranges is not None else dict.fromkeys(commands, anything)
+    anything = CommandRange(float("-inf"), float("inf"))
+    known: Mapping[str, Accepts] = ranges if ranges is not None else dict.fromkeys(commands, anything)
     register_map = RegisterMap.model_validate({"registers": list(entries), **keys})
     return RegisterImage(bind(register_map, fields, known, classic or {}))
 

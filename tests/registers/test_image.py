@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sample_map import command, entry, image, maps
 
 from dertwin.devices.classic import CLASSIC
+from dertwin.devices.device import CommandRange
 from dertwin.registers.image import RegisterImage, UnmappedAddress
 from dertwin.registers.layout import bind
 from dertwin.registers.map import RegisterMap
@@ -177,7 +178,7 @@ def test_tables_that_collide_show_different_values_at_one_address() -> None:
 
 def test_images_of_one_layout_do_not_share_values() -> None:
     register_map = RegisterMap.model_validate({"registers": [entry(), command("setpoint", 1)]})
-    layout = bind(register_map, ("power",), {"setpoint": (0, 100, None)}, {})
+    layout = bind(register_map, ("power",), {"setpoint": CommandRange(0.0, 100.0)}, {})
     one, other = RegisterImage(layout), RegisterImage(layout)
     one.publish((5.0,))
     one.write_registers(1, words(7))

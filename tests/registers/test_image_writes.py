@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sample_map import command, entry, image, maps
 
 from dertwin.devices.classic import CLASSIC
+from dertwin.devices.device import CommandRange
 from dertwin.registers.image import RegisterImage, UnmappedAddress, ValueRefused
 
 INPUT, HOLDING = 4, 3
@@ -21,7 +22,7 @@ def test_a_write_reads_back_at_once_and_is_drained_once_in_si() -> None:
     served = image(
         command("active_power_setpoint", 10, "int32", scale=0.1),
         fields=(),
-        ranges={"active_power_setpoint_w": (-50e3, 50e3, None)},
+        ranges={"active_power_setpoint_w": CommandRange(-50e3, 50e3)},
         classic=CLASSIC["bess"],
     )
     served.write_registers(10, struct.pack(">i", -200))
@@ -75,7 +76,7 @@ def test_measurements_published_before_a_write_do_not_cover_it_when_they_are_enc
 
 
 def test_a_value_outside_its_range_is_clamped_and_reads_back_clamped() -> None:
-    served = image(command(kind="int16", scale=0.1), ranges={"setpoint": (-5.0, 100.0, None)})
+    served = image(command(kind="int16", scale=0.1), ranges={"setpoint": CommandRange(-5.0, 100.0)})
     served.write_registers(100, words(5000))
     assert served.read_registers(HOLDING, 100, 1) == words(1000)
     served.write_registers(100, words(0x10000 - 5000))
@@ -84,7 +85,7 @@ def test_a_value_outside_its_range_is_clamped_and_reads_back_clamped() -> None:
 
 
 def test_a_value_that_is_none_of_the_allowed_ones_is_refused() -> None:
-    served = image(command(), ranges={"setpoint": (1, 3, frozenset((1.0, 2.0, 3.0)))})
+    served = image(command(), ranges={"setpoint": CommandRange(1.0, 3.0, frozenset((1.0, 2.0, 3.0)))})
     served.write_registers(100, words(3))
     for word in (0, 4, 65535):
         with pytest.raises(ValueRefused):
@@ -93,8 +94,20 @@ def test_a_value_that_is_none_of_the_allowed_ones_is_refused() -> None:
     assert served.drain() == [("setpoint", 3.0)]
 
 
+def test_a_value_in_the_gap_around_zero_is_refused_with_all_that_is_written_with_it() -> None:
+    gap = CommandRange(-1.0, 1.0, least_size=0.1)
+    served = image(
+        command(kind="int16", scale=0.01), command("other", 101), ranges={"setpoint": gap, "other": gap}
+    )
+    for word in (0, 9, 0x10000 - 9):
+        with pytest.raises(ValueRefused):
+            served.write_registers(100, words(word, 1))
+    served.write_registers(100, words(0x10000 - 10))
+    assert served.drain() == [("setpoint", -0.1)]
+
+
 def test_what_is_no_number_is_refused_and_infinity_clamped_where_there_is_a_limit() -> None:
-    served = image(command(kind="float32"), ranges={"setpoint": (-math.inf, 100.0, None)})
+    served = image(command(kind="float32"), ranges={"setpoint": CommandRange(-math.inf, 100.0)})
     for value in (math.nan, -math.inf):
         with pytest.raises(ValueRefused):
             served.write_registers(100, struct.pack(">f", value))
@@ -115,7 +128,7 @@ def two_commands(**keys: Any) -> RegisterImage:
         command("first", 10, "uint32"),
         command("second", 12),
         entry("power", 14),
-        ranges={"first": (0, 1e9, None), "second": (0, 1, frozenset((0.0, 1.0)))},
+        ranges={"first": CommandRange(0.0, 1e9), "second": CommandRange(0.0, 1.0, frozenset((0.0, 1.0)))},
         **keys,
     )
 

@@ -4,11 +4,12 @@ import pytest
 from sample_map import command, entry
 
 from dertwin.devices.classic import CLASSIC
-from dertwin.registers.layout import Range, bind
+from dertwin.devices.device import CommandRange
+from dertwin.registers.layout import bind
 from dertwin.registers.map import MapErrors, RegisterMap
 
 FIELDS = ("soc", "active_power_w", "fault_code", "heartbeat")
-RANGES: dict[str, Range] = {"active_power_setpoint_w": (-1.0, 1.0, None), "heartbeat": (0, 65535, None)}
+RANGES = {"active_power_setpoint_w": CommandRange(-1.0, 1.0), "heartbeat": CommandRange(0.0, 65535.0)}
 
 
 def faults(*entries: dict[str, Any], **keys: Any) -> list[str]:

@@ -10,7 +10,7 @@ from dertwin.devices.classic import CLASSIC
 from dertwin.devices.device import Device
 from dertwin.devices.meter import EnergyMeterConfig
 from dertwin.devices.pv import PvInverterConfig
-from dertwin.registers.image import RegisterImage
+from dertwin.registers.image import RegisterImage, ValueRefused
 from dertwin.registers.layout import bind
 from dertwin.registers.map import RegisterMap, load_map
 from dertwin.registers.register import COIL, DISCRETE_INPUT, HOLDING, INPUT, Register
@@ -74,6 +74,28 @@ def test_the_map_shows_every_measurement_and_takes_every_command(shipped: Shippe
     shown = {name for _, name in shipped.measured()} | taken
     assert shown >= set(shipped.fields)
     assert taken == set(shipped.device.commands)
+
+
+@pytest.mark.parametrize(("raw", "taken"), [(0, None), (500, None), (999, None), (1000, 0.1), (-9500, -0.95)])
+def test_the_map_of_an_inverter_refuses_what_is_no_power_factor(raw: int, taken: float | None) -> None:
+    inverter = load("pv_inverter_modbus.yaml")
+    image = inverter.image()
+    image.publish(inverter.device.measurements)
+    address = next(
+        r.address
+        for r in inverter.map.registers
+        if r.name == "power_factor_setpoint" and r.direction == "write"
+    )
+    before = image.read_registers(HOLDING, address, 1)
+    word = struct.pack(">h", raw)
+    if taken is None:
+        with pytest.raises(ValueRefused):
+            image.write_registers(address, word)
+        assert image.read_registers(HOLDING, address, 1) == before
+        assert image.drain() == []
+    else:
+        image.write_registers(address, word)
+        assert image.drain() == [("power_factor_setpoint", taken)]
 
 
 def test_the_measurements_are_one_block_that_one_request_reads(shipped: Shipped) -> None:
