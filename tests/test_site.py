@@ -153,10 +153,12 @@ def test_over_a_week_the_meter_counts_the_energy_of_the_load_less_that_of_all_un
 def test_no_unit_leaves_a_grid_of_any_nominal_voltage_as_long_as_it_has_it(nominal_v: float) -> None:
     plant = site(external_models={"grid_voltage": {"nominal_v_ll": nominal_v}})
     plant.add_asset({"type": "inverter", "asset_id": "late"})
+    plant.step({"chp-1": (Command("start_stop", 1.0),)}, dt_s=0.0)
     for _ in range(20):
         measurements: Any = plant.step(dt_s=60.0).measurements
     faults = {name: m.fault_code for name, m in measurements.items() if name != "energy_meter-1"}
     assert set(faults.values()) == {0}, faults
+    assert measurements["chp-1"].circuit_breaker_closed == 1
 
 
 @pytest.mark.parametrize("nominal_v", [320.0, 400.0])
