@@ -12,6 +12,12 @@ log = structlog.get_logger()
 
 # A port that comes back must be served within 2 s; looking for it costs next to nothing.
 RETRY_S = 0.5
+# For one that breaks again and again as soon as it is open, e.g. on a loose contact.
+LONGEST_RETRY_S = 1.5
+# A link that was up for so long did not break as soon as it was open; somebody unplugged it.
+HOLDS_AFTER_S = 1.0
+# Unplugging it at once may happen, and even twice.
+ORDINARY_BREAKS = 2
 
 
 @dataclass(slots=True)
@@ -28,29 +34,80 @@ class LinkStatus:
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+class _Attempts:
+    """What the log has said of a link, and how long to wait until the next attempt.
+
+    A link that always breaks as soon as it is up is loose until it has held for a while: of such a one
+    the log tells each reason once, and that it is up when it holds.
+    """
+
+    def __init__(self, link: Link, status: LinkStatus, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._link = link
+        self._status = status
+        self._sleep = sleep
+        self._breaks = 0
+        self.told: set[str] = set()
+        self._holding: asyncio.Task[None] | None = None
+
+    @property
+    def retry_s(self) -> float:
+        """How long to wait until the next attempt (s)."""
+        return min(RETRY_S * max(1, 1 + self._breaks - ORDINARY_BREAKS), LONGEST_RETRY_S)
+
+    def up(self, where: str) -> None:
+        status = self._status
+        status.up, status.where, status.reason = True, where, ""
+        status.times_up += 1
+        status.settled.set()
+        if not self._is_loose():
+            self._tell_up()
+        self._holding = asyncio.create_task(self._hold())
+
+    def down(self, reason: str) -> None:
+        if self._holding and not self._holding.done():
+            self._holding.cancel()
+            self._breaks += 1
+        self._holding = None
+        if reason not in self.told:
+            log.warning("link down", link=self._link.name, reason=reason, retry_s=self.retry_s)
+        self.told = {reason} | (self.told if self._is_loose() else set())
+        self._status.up, self._status.reason = False, reason
+        self._status.settled.set()
+
+    def end(self) -> None:
+        if self._holding:
+            self._holding.cancel()
+
+    def _is_loose(self) -> bool:
+        return self._breaks > ORDINARY_BREAKS
+
+    async def _hold(self) -> None:
+        await self._sleep(HOLDS_AFTER_S)
+        if self._is_loose():
+            self._tell_up()
+        self._breaks = 0
+
+    def _tell_up(self) -> None:
+        self.told = set()
+        log.info("link up", link=self._link.name, where=self._status.where, units=sorted(self._link.units))
+
+
 async def supervise(
     link: Link, status: LinkStatus, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> None:
     """Serve a link for ever: whenever it is down, try again; log each change of state once."""
-
-    def up(where: str) -> None:
-        status.up, status.where, status.reason = True, where, ""
-        status.times_up += 1
-        status.settled.set()
-        log.info("link up", link=link.name, where=where, units=sorted(link.units))
-
-    while True:
-        try:
-            await link.serve(up)
-            reason = "closed"
-        except (LinkDown, OSError) as error:
-            reason = str(error)
-        except Exception as error:
-            reason = repr(error)
-            if reason != status.reason:
-                log.exception("link failed", link=link.name)
-        if status.up or reason != status.reason:
-            log.warning("link down", link=link.name, reason=reason, retry_s=RETRY_S)
-        status.up, status.reason = False, reason
-        status.settled.set()
-        await sleep(RETRY_S)
+    attempts = _Attempts(link, status, sleep)
+    try:
+        while True:
+            try:
+                await link.serve(attempts.up)
+                attempts.down("closed")
+            except (LinkDown, OSError) as error:
+                attempts.down(str(error))
+            except Exception as error:
+                if repr(error) not in attempts.told:
+                    log.exception("link failed", link=link.name)
+                attempts.down(repr(error))
+            await sleep(attempts.retry_s)
+    finally:
+        attempts.end()
