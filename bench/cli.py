@@ -1,33 +1,39 @@
 """The command `dertwin`."""
 
-import argparse
-import json
-import os
-import sys
-from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
+# Here is imported only what loads at once: signals must be heeded from the start, and --help is quick.
+from __future__ import annotations
 
-from bench import client
-from dertwin.config_errors import ConfigErrors
+import os
+import signal
+import sys
+
+from dertwin import __version__
+
+TYPE_CHECKING = False  # as in typing, which takes its time
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
 
 EX_CONFIG = 78
 """Exit status of a bad config, as in sysexits.h: a supervisor must not restart into it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; `dertwin -c FILE` means `dertwin run -c FILE`."""
+    """Run the command and return its exit status; `dertwin -c FILE` means `dertwin run -c FILE`.
+
+    Without arguments it is the process's own command, and signals are its to take.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in ("-c", "--config"):
         given.insert(0, "run")
-    options = _parse(given)
+    if arguments is None and given[:1] == ["run"]:
+        # Until the event loop takes the signals, there is nothing to stop.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(0))
     try:
-        status: int = options.command(options)
+        options = _parse(given)
+        status = _carry_out(options.command, options)
         sys.stdout.flush()
-    except ConfigErrors as errors:
-        for error in errors.errors:
-            print(error, file=sys.stderr)
-        return EX_CONFIG
     except KeyboardInterrupt:
         return 0
     except BrokenPipeError:
@@ -35,6 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
+
+
+def _carry_out(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    from dertwin.config_errors import ConfigErrors
+
+    try:
+        return command(options)
+    except ConfigErrors as errors:
+        for error in errors.errors:
+            print(error, file=sys.stderr)
+        return EX_CONFIG
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -49,8 +66,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+    from pathlib import Path
+
     parser = argparse.ArgumentParser(prog="dertwin", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"dertwin {version('dertwin')}")
+    parser.add_argument("--version", action="version", version=f"dertwin {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="serve a site until stopped (also: dertwin -c FILE)")
@@ -74,24 +94,57 @@ def _parser() -> argparse.ArgumentParser:
     table.set_defaults(command=_map)
 
     read = commands.add_parser("read", help="read a device's registers by name through its map")
-    client.add_arguments(read)
+    _add_device(read)
     read.add_argument("names", nargs="*", help="registers to read (default: all)")
     read.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     read.add_argument(
         "--watch",
-        type=client.seconds,
+        type=seconds,
         nargs="?",
         const=1.0,
         metavar="S",
         help="read again each S seconds (default 1)",
     )
-    read.set_defaults(command=client.read)
+    read.set_defaults(command=_read)
 
     write = commands.add_parser("write", help="write a device's registers by name through its map")
-    client.add_arguments(write)
+    _add_device(write)
     write.add_argument("values", nargs="+", metavar="NAME=VALUE", help="in the unit of the map")
-    write.set_defaults(command=client.write)
+    write.set_defaults(command=_write)
     return parser
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    """Add what `read` and `write` have in common: where the device is, and its map."""
+    parser.add_argument("target", help="HOST:PORT for Modbus TCP, or the path of a serial port")
+    parser.add_argument("map", help="register map: a path or the name of a shipped one")
+    parser.add_argument("-u", "--unit", type=unit_id, default=1, help="unit id (default 1)")
+    parser.add_argument("--baudrate", type=baudrate, default=9600)
+    parser.add_argument("--parity", choices=("N", "E", "O"), default="N")
+    parser.add_argument("--stopbits", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--timeout", type=seconds, default=1.0, help="s to wait for a reply (default 1)")
+
+
+# Argument types: argparse shows the name of the function and the text it refused.
+def unit_id(text: str) -> int:
+    """Return a unit id. Raises ValueError."""
+    if not 0 <= int(text) <= 255:
+        raise ValueError
+    return int(text)
+
+
+def baudrate(text: str) -> int:
+    """Return a baud rate. Raises ValueError."""
+    if int(text) <= 0:
+        raise ValueError
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Return a time (s) to wait. Raises ValueError."""
+    if not 0 < float(text) <= 86_400:
+        raise ValueError
+    return float(text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -110,6 +163,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
+    import json
+
     from dertwin.config import site_schema
 
     print(json.dumps(site_schema(), indent=2))
@@ -117,13 +172,26 @@ def _schema(options: argparse.Namespace) -> int:
 
 
 def _map(options: argparse.Namespace) -> int:
+    from bench.client import find_map
     from dertwin.registers.table import Row, table
 
-    rows = [Row(*Row._fields), *table(client.find_map(options.file))]
+    rows = [Row(*Row._fields), *table(find_map(options.file))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(Row._fields))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+def _read(options: argparse.Namespace) -> int:
+    from bench.client import read
+
+    return read(options)
+
+
+def _write(options: argparse.Namespace) -> int:
+    from bench.client import write
+
+    return write(options)
 
 
 if __name__ == "__main__":

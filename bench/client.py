@@ -35,39 +35,6 @@ class Reading(NamedTuple):
     label: str
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `read` and `write` have in common: where the device is, and its map."""
-    parser.add_argument("target", help="HOST:PORT for Modbus TCP, or the path of a serial port")
-    parser.add_argument("map", help="register map: a path or the name of a shipped one")
-    parser.add_argument("-u", "--unit", type=unit_id, default=1, help="unit id (default 1)")
-    parser.add_argument("--baudrate", type=baudrate, default=9600)
-    parser.add_argument("--parity", choices=("N", "E", "O"), default="N")
-    parser.add_argument("--stopbits", type=int, choices=(1, 2), default=1)
-    parser.add_argument("--timeout", type=seconds, default=1.0, help="s to wait for a reply (default 1)")
-
-
-# Argument types: argparse shows the name of the function and the text it refused.
-def unit_id(text: str) -> int:
-    """Return a unit id. Raises ValueError."""
-    if not 0 <= int(text) <= 255:
-        raise ValueError
-    return int(text)
-
-
-def baudrate(text: str) -> int:
-    """Return a baud rate. Raises ValueError."""
-    if int(text) <= 0:
-        raise ValueError
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """Return a time (s) to wait. Raises ValueError."""
-    if not 0 < float(text) <= 86_400:
-        raise ValueError
-    return float(text)
-
-
 def find_map(name: str) -> RegisterMap:
     """Load a register map by path or, if there is none, by the name of a shipped one. Raises MapErrors."""
     path = Path(name)
