@@ -50,8 +50,9 @@ class Bench:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._group: asyncio.TaskGroup | None = None
-        self._maps_root = checked.maps_root
+        self._map_roots = checked.map_roots
         self._log_protocol_error = OncePerMinute()
+        self._failures = OncePerMinute()
         for asset_id, layouts in checked.layouts.items():
             self._bind(asset_id, layouts)
 
@@ -79,11 +80,12 @@ class Bench:
         requests: dict[str, int] = {}
         for asset_id, images in self._images.items():
             for image in images:
-                if image.requests:
-                    requests[asset_id] = requests.get(asset_id, 0) + image.requests
-                    image.requests = 0
-                    if writes := image.drain():
-                        commands.setdefault(asset_id, []).extend(Command(*write) for write in writes)
+                if image.requests_since_tick:
+                    requests[asset_id] = requests.get(asset_id, 0) + image.requests_since_tick
+                    image.requests_since_tick = 0
+            # The images of a device share one list of writes.
+            if images and (writes := images[0].drain()):
+                commands[asset_id] = [Command(*write) for write in writes]
         snapshot = self.site.step(commands, requests=requests)
         for asset_id, images in self._images.items():
             for image in images:
@@ -101,7 +103,7 @@ class Bench:
         others or for a register map, pydantic.ValidationError if a mapping is no asset config.
         """
         asset = config if isinstance(config, AssetConfig) else parse_asset(config)
-        layouts = check_asset(asset, self._maps_root)
+        layouts = check_asset(asset, self._map_roots)
         bindings = {
             f"{asset_id}.protocols[{i}]": binding
             for asset_id, config in [*self._configs(), ("the new asset", asset)]
@@ -134,11 +136,12 @@ class Bench:
 
     def _bind(self, asset_id: str, layouts: Sequence[Layout]) -> None:
         device = self.site.devices[asset_id]
+        measurements: Any = device.measurements
         self._images[asset_id] = []
         writes: list[tuple[str, float]] = []
         for binding, layout in zip(device.config.protocols, layouts, strict=True):
             image = RegisterImage(layout, writes)
-            image.publish(device.measurements)
+            image.publish(measurements)
             self._images[asset_id].append(image)
             key = link_name(binding)
             if key not in self.links:
@@ -149,7 +152,7 @@ class Bench:
                 )
                 self.status[key] = LinkStatus()
                 self._start(key)
-            self.links[key].units[binding.unit_id] = Unit(asset_id, image)
+            self.links[key].units[binding.unit_id] = Unit(asset_id, image, self._failures)
 
     def _start(self, key: str) -> None:
         if self._group is not None:

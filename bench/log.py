@@ -31,7 +31,10 @@ def set_up_logging() -> None:
 
 
 class OncePerMinute:
-    """Logs warnings, at most one a minute for each peer: hostile input must not fill the disk."""
+    """Logs warnings, at most one a minute for each peer: hostile input must not fill the disk.
+
+    For lines that are no warnings about a peer, `due` says whether there may be one.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         """Start with nothing logged."""
@@ -40,11 +43,15 @@ class OncePerMinute:
 
     def __call__(self, peer: str, event: str, **fields: object) -> None:
         """Log the event unless this peer had a line within the last minute."""
-        now = self._now()
-        last = self._logged_at.pop(peer, None)
-        if last is None or now - last >= 60.0:
+        if self.due(peer):
             structlog.get_logger().warning(event, peer=peer, **fields)
-            last = now
-        self._logged_at[peer] = last
+
+    def due(self, who: str) -> bool:
+        """Tell whether there may be a line about someone now, and take it that there is one."""
+        now = self._now()
+        last = self._logged_at.pop(who, None)
+        due = last is None or now - last >= 60.0
+        self._logged_at[who] = now if last is None or due else last
         if len(self._logged_at) > _KEPT_PEERS:
             del self._logged_at[next(iter(self._logged_at))]
+        return due

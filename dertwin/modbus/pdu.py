@@ -39,12 +39,12 @@ def respond(pdu: bytes, image: RegisterImage) -> bytes:
 
     Function codes of 128 and above are no requests and neither is an empty PDU: both get b"",
     which means no reply, because an exception reply to them cannot be told from a normal one.
-    Every other request counts in `image.requests`, refused ones too. Raises nothing by itself
+    Every other request counts in `image.requests_since_tick`, refused ones too. Raises nothing by itself
     for any input; an error of the image's own code passes through to the caller.
     """
     if not pdu or pdu[0] > 127:
         return b""
-    image.requests += 1
+    image.requests_since_tick += 1
     answer = _ANSWERS.get(pdu[0])
     if answer is None:
         return exception_reply(pdu[0], IllegalFunction.code)

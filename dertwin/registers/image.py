@@ -18,8 +18,9 @@ class ValueRefused(Exception):
 class RegisterImage:
     """Holds the registers of one device: published measurements to read, accepted writes to drain.
 
-    `requests` counts the requests answered from the image. `saturated` counts the values that did not fit
-    into their register, once per encoding and register; `saturated_by` does so by the register's name.
+    `requests_since_tick` counts the requests answered from the image; who takes it sets it to 0.
+    `saturated` counts the values that did not fit into their register, once per encoding and register;
+    `saturated_by` does so by the register's name.
     """
 
     __slots__ = (
@@ -29,7 +30,7 @@ class RegisterImage:
         "_measurements",
         "_stale",
         "_writes",
-        "requests",
+        "requests_since_tick",
         "saturated",
         "saturated_by",
     )
@@ -46,7 +47,7 @@ class RegisterImage:
         self._stale = False
         self._writes = [] if writes is None else writes
         self._held: dict[int, bytes] = {}
-        self.requests = 0
+        self.requests_since_tick = 0
         self.saturated = 0
         self.saturated_by: dict[str, int] = {}
 

@@ -215,7 +215,7 @@ def test_what_is_no_request_gets_no_reply_and_is_not_counted(
     image: RegisterImage, request_pdu: bytes
 ) -> None:
     assert respond(request_pdu, image) == b""
-    assert image.requests == 0
+    assert image.requests_since_tick == 0
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_what_is_no_request_gets_no_reply_and_is_not_counted(
 def test_every_request_is_counted_refused_ones_too(image: RegisterImage, request_pdu: str) -> None:
     respond(pdu(request_pdu), image)
     respond(pdu(request_pdu), image)
-    assert image.requests == 2
+    assert image.requests_since_tick == 2
 
 
 @pytest.mark.parametrize(
