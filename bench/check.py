@@ -9,37 +9,36 @@ from typing import Any, NamedTuple
 
 import dertwin
 from dertwin.bindings import Binding, TcpBinding
-from dertwin.config import Asset, SiteConfig, asset_ids, places, read_site
+from dertwin.config import Asset, SiteConfig, SiteReading, asset_ids, places, read_site
 from dertwin.config_errors import ConfigError, ConfigErrors, show, use
 from dertwin.devices.classic import CLASSIC
 from dertwin.devices.device import Device
 from dertwin.registers.layout import Layout, bind
 from dertwin.registers.map import MapErrors, RegisterMap, load_map
 
-DEFAULT_MAPS = {
-    "bess": "bess_modbus.yaml",
-    "inverter": "pv_inverter_modbus.yaml",
-    "chp": "chp_modbus.yaml",
-    "energy_meter": "energy_meter_modbus.yaml",
-}
-
 
 class CheckedSite(NamedTuple):
-    """A config that can be served; `layouts` has one for each binding, in order, of each asset_id."""
+    """A config that can be served; `layouts` has one for each binding, in order, of each asset_id.
+
+    `map_roots` are the folders in which its maps were looked for.
+    """
 
     config: SiteConfig
     layouts: Mapping[str, Sequence[Layout]]
-    maps_root: Path
+    map_roots: Sequence[Path]
 
 
-def check_site(path: Path) -> CheckedSite:
-    """Read a site config and bind its maps to its devices. Raises ConfigErrors with all faults."""
-    site = read_site(path)
+def check_site(source: Path | str | Mapping[str, Any]) -> CheckedSite:
+    """Read a site config, or take a mapping of the same form, and bind its maps to its devices.
+
+    Paths in a mapping are relative to the working directory. Raises ConfigErrors with all faults.
+    """
+    site = read_site(source)
     errors = list(site.errors)
-    root, root_errors = _maps_root(path, site.document)
+    roots, root_errors = _map_roots(site)
     errors += root_errors
     layouts: list[list[Layout]] = []
-    maps = MapFolder(root, site.file)
+    maps = MapFolders(roots, site.file)
     told: set[ConfigError] = set()
     for index, asset in site.assets.items() if not root_errors else ():
         device = asset.build()
@@ -58,12 +57,12 @@ def check_site(path: Path) -> CheckedSite:
     if site.config is None or errors:
         raise ConfigErrors(errors)
     names = asset_ids(site.config.assets)
-    return CheckedSite(site.config, dict(zip(names, layouts, strict=True)), root)
+    return CheckedSite(site.config, dict(zip(names, layouts, strict=True)), roots)
 
 
-def check_asset(asset: Any, maps_root: Path) -> list[Layout]:
+def check_asset(asset: Any, map_roots: Sequence[Path]) -> list[Layout]:
     """Bind the maps of one asset, for one that is added at run time. Raises ConfigErrors."""
-    maps, device = MapFolder(maps_root, ""), asset.build()
+    maps, device = MapFolders(map_roots, ""), asset.build()
     return [maps.layout(asset, device, b, f"protocols[{i}]") for i, b in enumerate(asset.protocols)]
 
 
@@ -74,50 +73,57 @@ def shipped_maps() -> Path:
     return installed if installed.is_dir() else package.parent / "register_maps"
 
 
-class MapFolder:
+class MapFolders:
     """The register maps of a site; equal devices with the same map share one layout."""
 
-    def __init__(self, root: Path, site_file: str) -> None:
-        """Look for maps in `root`; errors that are not a map's own are those of `site_file`."""
-        self._root = root
+    def __init__(self, roots: Sequence[Path], site_file: str) -> None:
+        """Look for maps in each root in turn; errors that are not a map's own are those of `site_file`."""
+        self._roots = roots
         self._site_file = site_file
         self._maps: dict[Path, RegisterMap] = {}
         self._layouts: dict[tuple[object, ...], Layout] = {}
 
     def layout(self, asset: Asset, device: Device, binding: Binding, place: str) -> Layout:
         """Bind the map of a binding, which is at `place` in the site config. Raises ConfigErrors."""
-        file = self._file(binding.register_map or DEFAULT_MAPS[asset.type], f"{place}.register_map")
+        file = self._file(binding.register_map or asset.default_map, f"{place}.register_map")
         key = (file, asset.type, *device.commands.items())
         if key not in self._layouts:
             if file not in self._maps:
                 self._maps[file] = load_map(file)
-            measurements: Any = device.measurements
             self._layouts[key] = bind(
-                self._maps[file], measurements._fields, device.commands, CLASSIC[asset.type]
+                self._maps[file], device.measurements._fields, device.commands, CLASSIC.get(asset.type, {})
             )
         return self._layouts[key]
 
     def _file(self, name: str, place: str) -> Path:
-        path = Path(os.path.normpath(self._root / name))
-        if not path.absolute().is_relative_to(os.path.abspath(self._root)):
-            problem = f"{show(name)} is not allowed; use a file inside {self._root}"
-        elif not path.is_file():
-            maps = sorted(file.name for file in self._root.glob("*.y*ml"))
-            problem = f"{show(name)} is not a file in {self._root}; {use(maps, name)}"
+        inside = [path for root in self._roots if (path := _inside(root, name))]
+        for path in inside:
+            if path.is_file():
+                return path
+        if inside:
+            files = [file for root in self._roots for file in root.glob("*.y*ml")]
+            maps = sorted({file.name for file in files if str(file) != self._site_file})
+            problem = f"{show(name)} is not a file in {self._roots[0]}, and not shipped; {use(maps, name)}"
         else:
-            return path
+            problem = f"{show(name)} is not allowed; use a file inside {self._roots[0]}"
         raise ConfigErrors([ConfigError(self._site_file, place, problem)])
 
 
-def _maps_root(path: Path, document: Any) -> tuple[Path, list[ConfigError]]:
-    name = document.get("register_map_root") if isinstance(document, dict) else None
+def _inside(root: Path, name: str) -> Path | None:
+    """Return the path that a map's name means below a root; None if it leads out of it."""
+    path = Path(os.path.normpath(root / name))
+    return path if path.absolute().is_relative_to(os.path.abspath(root)) else None
+
+
+def _map_roots(site: SiteReading) -> tuple[Sequence[Path], list[ConfigError]]:
+    name = site.document.get("register_map_root") if isinstance(site.document, Mapping) else None
     if not (isinstance(name, str) and name):
-        return shipped_maps(), []
-    for root in (path.parent / name, Path(name)):
+        return (site.folder, shipped_maps()), []
+    for root in (site.folder / name, Path(name)):
         if root.is_dir():
-            return root, []
+            return (root, shipped_maps()), []
     message = f"{show(name)} is not a folder; use one beside the config file or in the working directory"
-    return path.parent, [ConfigError(str(path), "register_map_root", message)]
+    return (), [ConfigError(site.file, "register_map_root", message)]
 
 
 def _is_ours(ip: str) -> bool:

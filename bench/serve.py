@@ -13,6 +13,8 @@ from bench.app import Bench
 from bench.check import CheckedSite, check_site
 from bench.log import set_up_logging
 from dertwin.bindings import RtuBinding
+from dertwin.config_errors import ConfigErrors
+from dertwin.config_links import link_errors
 
 log = structlog.get_logger()
 
@@ -28,7 +30,7 @@ def serve(config: Path, fallback: Literal["pty", "none"] | None) -> int:
     _allow_many_connections()
     checked = check_site(config)
     if fallback is not None:
-        checked = _with_fallback(checked, fallback)
+        checked = _with_fallback(checked, fallback, str(config))
     return uvloop.run(_serve(checked))
 
 
@@ -84,7 +86,8 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
-def _with_fallback(checked: CheckedSite, fallback: Literal["pty", "none"]) -> CheckedSite:
+def _with_fallback(checked: CheckedSite, fallback: Literal["pty", "none"], file: str) -> CheckedSite:
+    """Raises ConfigErrors if with virtual pairs the lines would be in each other's way."""
     assets = [
         asset.model_copy(
             update={
@@ -96,4 +99,11 @@ def _with_fallback(checked: CheckedSite, fallback: Literal["pty", "none"]) -> Ch
         )
         for asset in checked.config.assets
     ]
+    bindings = {
+        f"assets[{i}].protocols[{j}]": binding
+        for i, asset in enumerate(assets)
+        for j, binding in enumerate(asset.protocols)
+    }
+    if conflicts := list(link_errors(file, bindings)):
+        raise ConfigErrors(conflicts)
     return checked._replace(config=checked.config.model_copy(update={"assets": assets}))

@@ -1,7 +1,7 @@
 """Site configs: one document that describes a whole site."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -16,7 +16,7 @@ from dertwin.devices.bess import BessConfig
 from dertwin.devices.chp import ChpConfig
 from dertwin.devices.meter import EnergyMeterConfig
 from dertwin.devices.pv import PvInverterConfig
-from dertwin.documents import read_document
+from dertwin.documents import check_document, read_document
 from dertwin.environment import EnvironmentConfig
 
 Asset = Annotated[BessConfig | PvInverterConfig | ChpConfig | EnergyMeterConfig, Field(discriminator="type")]
@@ -28,9 +28,9 @@ class SiteConfig(EnvironmentConfig):
     """A site: its devices, how each is reached, and its surroundings.
 
     `step` is the simulated time of one step (s); with `real_time` the steps follow the clock, `speed`
-    simulated seconds in each real one, otherwise the caller makes each step. `register_map_root` is
-    the folder of the register maps: relative to the config file or, if it is not there, to the
-    working directory; left out, the shipped maps are used.
+    simulated seconds in each real one, otherwise the caller makes each step. Register
+    maps are looked for in `register_map_root`, which is relative to the config file or, if it is not
+    there, to the working directory; left out, in the config file's folder; and then among the shipped ones.
     """
 
     site_name: str = Field(default="site", min_length=1)
@@ -63,10 +63,12 @@ class SiteConfig(EnvironmentConfig):
 class SiteReading(NamedTuple):
     """What reading a site config found: all its faults, and what of it is usable in spite of them.
 
-    `config` is None if it has faults; `assets` has each sound asset by its place in the document.
+    `file` is empty if it was none; its paths are relative to `folder`. `config` is None if it has faults;
+    `assets` has each sound asset by its place in the document.
     """
 
     file: str
+    folder: Path
     document: Any
     config: SiteConfig | None
     assets: Mapping[int, Asset]
@@ -75,34 +77,37 @@ class SiteReading(NamedTuple):
 
 def load_site(path: Path | str) -> SiteConfig:
     """Read a site config, JSON or YAML. Raises ConfigErrors with all its faults."""
-    reading = read_site(Path(path))
+    reading = read_site(path)
     if reading.config is None:
         raise ConfigErrors(reading.errors)
     return reading.config
 
 
-def read_site(path: Path) -> SiteReading:
-    """Read a site config and go on to the end, whatever is wrong with it.
+def read_site(source: Path | str | Mapping[str, Any]) -> SiteReading:
+    """Read a site config, a file or a mapping, and go on to the end, whatever is wrong with it.
 
     Raises ConfigErrors only if the file is not a document at all.
     """
-    document, errors = read_document(path)
-    context = {"folder": path.parent}
+    if isinstance(source, Mapping):
+        file, folder = "", Path()
+        document, errors = check_document(dict(source))
+    else:
+        file, folder = str(source), Path(source).parent
+        document, errors = read_document(Path(source))
+    context = {"folder": folder}
     config: SiteConfig | None = None
     try:
         config = SiteConfig.model_validate(document, context=context)
         assets = dict(enumerate(config.assets))
     except ValidationError as error:
-        errors += validation_errors(error, SiteConfig, document, str(path))
+        errors += validation_errors(error, SiteConfig, document, file)
         assets = dict(_sound_assets(document, context))
-    # Derived names count every asset of a type, so with faulty assets only the given names are compared.
-    names = asset_ids(assets.values()) if config else [asset.asset_id for asset in assets.values()]
-    errors += _shared_names(str(path), dict(zip(assets, names, strict=True)))
+    errors += _shared_names(file, {index: asset.asset_id for index, asset in assets.items()})
     bindings = {
         place: binding for i, asset in assets.items() for place, binding in places(document, i, asset)
     }
-    errors += link_errors(str(path), bindings)
-    return SiteReading(str(path), document, None if errors else config, assets, errors)
+    errors += link_errors(file, bindings)
+    return SiteReading(file, folder, document, None if errors else config, assets, errors)
 
 
 def parse_asset(document: Mapping[str, Any]) -> Asset:
@@ -117,14 +122,19 @@ def places(document: Any, index: int, asset: Asset) -> Iterator[tuple[str, Bindi
         yield place_of(["assets", index, *(("protocols", position) if spelled_out else ())]), binding
 
 
-def asset_ids(assets: Iterable[Asset]) -> list[str]:
-    """Return the names of assets: their own, or `{type}-{n}`, the n-th of its type."""
-    count: Counter[str] = Counter()
+def asset_ids(assets: Sequence[Asset]) -> list[str]:
+    """Return the names of assets: their own, or the first free ones of their types, in order."""
+    taken = {asset.asset_id for asset in assets if asset.asset_id}
     names = []
     for asset in assets:
-        count[asset.type] += 1
-        names.append(asset.asset_id or f"{asset.type}-{count[asset.type]}")
+        names.append(asset.asset_id or free_id(asset.type, taken))
+        taken.add(names[-1])
     return names
+
+
+def free_id(device_type: str, taken: Container[str]) -> str:
+    """Return the first of `{type}-1`, `{type}-2`, ... that is not taken."""
+    return next(name for n in count(1) if (name := f"{device_type}-{n}") not in taken)
 
 
 def site_schema() -> dict[str, Any]:

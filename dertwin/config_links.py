@@ -1,5 +1,6 @@
 """Whether bindings can be served together: one set of settings for a link, one device for a unit id."""
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -16,6 +17,24 @@ LINE_SETTINGS = (
     "suppress_echo",
     "fallback",
 )
+_VIRTUAL = "pty:"
+
+
+def pair_path(port: str) -> str:
+    """Return our end of the virtual pair for a port of the config.
+
+    `pty:NAME` becomes /tmp/dertwin_NAME. A path is taken as it is, except that nothing is ever
+    made in /dev, where the kernel's own names may come at any time.
+    """
+    if port.startswith(_VIRTUAL):
+        return f"/tmp/dertwin_{port.removeprefix(_VIRTUAL)}"
+    path = _normal(port)
+    return f"/tmp/dertwin_{posixpath.basename(path)}" if path.startswith("/dev/") else path
+
+
+def client_end(path: str) -> str:
+    """Return what a client opens when we serve on `path`, our end of a virtual pair."""
+    return path + "_client"
 
 
 def link_errors(file: str, bindings: Mapping[str, Binding]) -> Iterator[ConfigError]:
@@ -27,6 +46,7 @@ def link_errors(file: str, bindings: Mapping[str, Binding]) -> Iterator[ConfigEr
         first = first_of.setdefault(link, place)
         if isinstance(binding, RtuBinding):
             yield from _differences(file, place, first, bindings, LINE_SETTINGS)
+            yield from _same_paths(file, place, first_of, bindings)
         else:
             yield from _differences(file, place, first, bindings, SOCKET_SETTINGS)
             yield from _overlaps(file, place, first_of, bindings)
@@ -56,6 +76,41 @@ def _differences(
             where = f"{first} on the same {link_name(bindings[first])}"
             message = f"{show(mine)} is not allowed; use {show(theirs)} as {where}"
             yield ConfigError(file, f"{place}.{name}", message)
+
+
+def _same_paths(
+    file: str, place: str, first_of: Mapping[str, str], bindings: Mapping[str, Binding]
+) -> Iterator[ConfigError]:
+    """Yield an error when a line needs a path of another one: it is the same, or its pair is in the way."""
+    mine = bindings[place]
+    if first_of[link_name(mine)] != place:
+        return
+    for other_place in first_of.values():
+        other = bindings[other_place]
+        if not (isinstance(mine, RtuBinding) and isinstance(other, RtuBinding)) or mine.port == other.port:
+            continue
+        if shared := sorted(_paths(mine) & _paths(other)):
+            message = (
+                f"{show(mine.port)} is not allowed; {other_place} has {shared[0]}:"
+                f" use {show(other.port)} to make them one line, or another port"
+            )
+            yield ConfigError(file, f"{place}.port", message)
+            return
+
+
+def _paths(binding: RtuBinding) -> set[str]:
+    """Return all paths that a line opens or makes."""
+    virtual = binding.port.startswith(_VIRTUAL)
+    paths = set() if virtual else {_normal(binding.port)}
+    if virtual or binding.fallback == "pty":
+        pair = pair_path(binding.port)
+        paths |= {pair, client_end(pair)}
+    return paths
+
+
+def _normal(path: str) -> str:
+    # POSIX lets two leading slashes mean something of their own; no system that we run on does.
+    return posixpath.normpath(path.replace("//", "/", 1) if path.startswith("//") else path)
 
 
 def _overlaps(

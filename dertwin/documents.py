@@ -19,7 +19,7 @@ DEEPEST = 100
 
 
 class Document(NamedTuple):
-    """What a file holds, and the keys that it has twice (the last value counts)."""
+    """What a file or a caller gave, and the keys that it has twice (the last value counts)."""
 
     content: Any
     errors: list[ConfigError]
@@ -42,7 +42,7 @@ def read_document(path: Path) -> Document:
     is_json = suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip()[0] == "{")
     try:
         content, twice = (_read_json if is_json else _read_yaml)(text)
-        odd = [(place, problem) for place, value in _values(content) if (problem := _oddity(value))]
+        _refuse_oddities(content, str(path))
     except json.JSONDecodeError as error:
         raise _refused(path, f"line {error.lineno}, column {error.colno}: {error.msg}") from error
     except yaml.MarkedYAMLError as error:
@@ -53,12 +53,19 @@ def read_document(path: Path) -> Document:
         raise _refused(path, " ".join(str(error).split())) from error
     except RecursionError as error:
         raise _refused(path, "is nested too deep") from error
-    if odd:
-        raise ConfigErrors([ConfigError(str(path), place_of(place), problem) for place, problem in odd])
     message = "the key {} is there twice; use it once"
     return Document(
         content, [ConfigError(str(path), place_of(place), message.format(show(place[-1]))) for place in twice]
     )
+
+
+def check_document(content: Any) -> Document:
+    """Return what a caller has built as if it had been read. Raises ConfigErrors as for a file."""
+    try:
+        _refuse_oddities(content, "")
+    except RecursionError as error:
+        raise ConfigErrors([ConfigError("", "", "is nested too deep")]) from error
+    return Document(content, [])
 
 
 def _refused(path: Path, message: str) -> ConfigErrors:
@@ -72,6 +79,16 @@ def _values(content: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
     if isinstance(content, dict | list):
         for key, value in content.items() if isinstance(content, dict) else enumerate(content):
             yield from _values(value, (*place, key))
+
+
+def _refuse_oddities(content: Any, file: str) -> None:
+    odd = [
+        ConfigError(file, place_of(place), problem)
+        for place, value in _values(content)
+        if (problem := _oddity(value))
+    ]
+    if odd:
+        raise ConfigErrors(odd)
 
 
 def _oddity(value: Any) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dertwin.config import SiteConfig, asset_ids, parse_asset
+from dertwin.config import SiteConfig, asset_ids, free_id, parse_asset
 from dertwin.config_errors import use
 from dertwin.devices.asset import AssetConfig
-from dertwin.devices.device import Command, Conditions, Device, PccFlow
+from dertwin.devices.device import Command, Conditions, Device, Measurements, PccFlow
 from dertwin.devices.meter import EnergyMeter
 from dertwin.environment import Environment
 
@@ -30,7 +30,7 @@ class SiteSnapshot(NamedTuple):
     time_s: float
     conditions: Conditions
     pcc: PccFlow
-    measurements: Mapping[str, tuple[Any, ...]]
+    measurements: Mapping[str, Any]
 
 
 class Site:
@@ -78,9 +78,9 @@ class Site:
         conditions = self._environment.step(dt_s)
         power_w = conditions.load_w
         reactive_var = 0.0
-        measurements: dict[str, tuple[Any, ...]] = {}
+        measurements: dict[str, Measurements] = {}
         for asset_id, unit in self._units:
-            measured: Any = unit.step(conditions, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s)
+            measured = unit.step(conditions, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s)
             power_w -= measured.active_power_w
             reactive_var -= measured.reactive_power_var
             measurements[asset_id] = measured
@@ -100,7 +100,7 @@ class Site:
         if the id is taken, pydantic.ValidationError if a mapping is no asset config.
         """
         asset: Any = config if isinstance(config, AssetConfig) else parse_asset(config)
-        asset_id = asset.asset_id or self._free_id(asset.type)
+        asset_id = asset.asset_id or free_id(asset.type, self.devices)
         device = asset.build()
         self._add(asset_id, device)
         if isinstance(device, EnergyMeter):
@@ -124,12 +124,6 @@ class Site:
             self._meters = [*self._meters, (asset_id, device)]
         else:
             self._units = [*self._units, (asset_id, device)]
-
-    def _free_id(self, device_type: str) -> str:
-        number = 1
-        while f"{device_type}-{number}" in self.devices:
-            number += 1
-        return f"{device_type}-{number}"
 
     def _known(self, asset_id: str) -> Device:
         device = self.devices.get(asset_id)

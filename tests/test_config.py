@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from dertwin.bindings import TcpBinding
 from dertwin.config import SiteConfig, asset_ids, load_site, parse_asset, site_schema
 from dertwin.config_errors import ConfigErrors, place_of
 from dertwin.environment import GridVoltage
+from dertwin.site import build_site
 
 BATTERY: dict[str, Any] = {"type": "bess", "protocols": [{"kind": "modbus_tcp", "port": 55001}]}
 METER: dict[str, Any] = {"type": "energy_meter"}
@@ -96,9 +98,24 @@ def test_a_file_with_another_ending_is_json_if_it_looks_so_and_yaml_otherwise(tm
     assert load_site(as_json) == load_site(as_yaml)
 
 
-def test_assets_without_a_name_are_named_by_type_and_order() -> None:
-    assets = [parse_asset(document) for document in (METER, BATTERY, {**BATTERY, "asset_id": "x"}, BATTERY)]
-    assert asset_ids(assets) == ["energy_meter-1", "bess-1", "x", "bess-3"]
+def test_assets_without_a_name_get_the_first_free_ones_of_their_type() -> None:
+    given = (METER, BATTERY, {**BATTERY, "asset_id": "x"}, BATTERY, {**BATTERY, "asset_id": "bess-2"}, METER)
+    names = ["energy_meter-1", "bess-1", "x", "bess-3", "bess-2", "energy_meter-2"]
+    assert asset_ids([parse_asset(document) for document in given]) == names
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_a_given_name_never_collides_with_a_derived_one(tmp_path: Path, position: int) -> None:
+    assets: list[dict[str, Any]] = [METER, METER, METER]
+    assets.insert(position, {**METER, "asset_id": "energy_meter-2"})
+    path = write(tmp_path, {"assets": assets})
+    names = {f"energy_meter-{n}" for n in range(1, 5)}
+    assert set(check_site(path).layouts) == set(build_site(load_site(path)).devices) == names
+
+
+def test_a_device_added_later_gets_the_name_that_the_config_would_have_given_it() -> None:
+    site = build_site({"assets": [METER, {**METER, "asset_id": "energy_meter-2"}]})
+    assert [site.add_asset(METER), site.add_asset(METER)] == ["energy_meter-3", "energy_meter-4"]
 
 
 def test_maps_are_looked_for_beside_the_config_then_in_the_working_directory(
@@ -110,15 +127,134 @@ def test_maps_are_looked_for_beside_the_config_then_in_the_working_directory(
         (folder / "bess_modbus.yaml").write_text(MAP)
     monkeypatch.chdir(work)
     path = write(site, {"register_map_root": "maps", "assets": [BATTERY]})
-    assert check_site(path).maps_root.resolve() == work / "maps"
+    assert check_site(path).map_roots[0].resolve() == work / "maps"
     (site / "maps").mkdir()
     (site / "bess_modbus.yaml").rename(site / "maps" / "bess_modbus.yaml")
-    assert check_site(path).maps_root.resolve() == site / "maps"
+    assert check_site(path).map_roots[0].resolve() == site / "maps"
+
+
+def with_map(name: str, **binding: Any) -> dict[str, Any]:
+    return {
+        "type": "bess",
+        "protocols": [{"kind": "modbus_tcp", "port": 55001, "register_map": name, **binding}],
+    }
+
+
+@pytest.mark.parametrize("root", [{}, {"register_map_root": "maps"}], ids=["beside", "in a folder"])
+def test_one_device_may_have_a_map_of_its_own_beside_others_with_shipped_ones(
+    tmp_path: Path, root: dict[str, str]
+) -> None:
+    folder = tmp_path / root.get("register_map_root", "")
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.yaml").write_text(MAP)
+    assets = [with_map("mine.yaml"), with_map("bess_modbus.yaml", unit_id=2), {**BATTERY, "port": 55002}]
+    del assets[2]["protocols"]
+    mine, named, left_out = check_site(write(tmp_path, {**root, "assets": assets})).layouts.values()
+    assert len(mine[0].numbers) == 1
+    assert len(named[0].numbers) == len(left_out[0].numbers) > 10
+
+
+def test_a_map_of_ones_own_goes_before_a_shipped_one_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "bess_modbus.yaml").write_text(MAP)
+    ((layout,),) = check_site(write(tmp_path, {"assets": [BATTERY]})).layouts.values()
+    assert len(layout.numbers) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../mine.yaml", "use a file inside"),
+        ("/etc/passwd", "use a file inside"),
+        ("mien.yaml", "the closest is mine.yaml; use one of bess_modbus.yaml, chp_modbus.yaml"),
+        ("bess_modbus.yml", "the closest is bess_modbus.yaml"),
+    ],
+)
+def test_a_map_that_is_nowhere_or_outside_is_refused(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "mine.yaml").write_text(MAP)
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(MAP)
+    (fault,) = faults(write(folder, {"assets": [with_map(name)]}, "site.yaml"))
+    assert words in fault
+    assert "site.yaml," not in fault, "the config is no map"
+
+
+LINES = {
+    "pair and its path": ({"port": "pty:a"}, {"port": "/tmp/dertwin_a"}),
+    "pair and its client's end": ({"port": "pty:a"}, {"port": "/tmp/dertwin_a_client"}),
+    "pair and fallback of a device": ({"port": "pty:a"}, {"port": "/dev/a", "fallback": "pty"}),
+    "fallbacks of two devices": (
+        {"port": "/dev/a", "fallback": "pty"},
+        {"port": "/dev/b/a", "fallback": "pty"},
+    ),
+    "two spellings": ({"port": "/tmp/a"}, {"port": "/tmp/../tmp/a"}),
+    "two slashes": ({"port": "/tmp/a"}, {"port": "//tmp//a"}),
+    "a device in two spellings": ({"port": "pty:a"}, {"port": "/tmp/../dev/a", "fallback": "pty"}),
+    "path and its client's end": ({"port": "/tmp/a", "fallback": "pty"}, {"port": "/tmp/a_client"}),
+}
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("lines", LINES.values(), ids=LINES)
+def test_lines_that_are_one_or_in_each_others_way_are_refused(
+    tmp_path: Path, lines: tuple[dict[str, Any], ...], swapped: bool
+) -> None:
+    first, second = reversed(lines) if swapped else lines
+    bindings = [
+        {"kind": "modbus_rtu", "unit_id": unit_id, **line} for unit_id, line in enumerate((first, second), 1)
+    ]
+    (fault,) = faults(write(tmp_path, {"assets": [{"type": "bess", "protocols": bindings}]}))
+    assert fault.startswith(
+        f'assets[0].protocols[1].port: "{second["port"]}" is not allowed; assets[0].protocols[0] has'
+    )
+    assert f'use "{first["port"]}" to make them one line, or another port' in fault
+
+
+def test_lines_that_do_not_meet_are_good(tmp_path: Path) -> None:
+    lines = [
+        {"port": "pty:a"},
+        {"port": "/dev/a"},
+        {"port": "/dev/b/a"},
+        {"port": "/tmp/a"},
+        {"port": "/tmp/a_client"},
+        {"port": "/tmp/b", "fallback": "pty"},
+    ]
+    bindings = [{"kind": "modbus_rtu", **line} for line in lines]
+    assert check_site(write(tmp_path, {"assets": [{"type": "bess", "protocols": bindings}]}))
+
+
+def test_a_mapping_is_checked_as_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").write_text(MAP)
+    (tmp_path / "load.csv").write_text("0,1000\n3600,2000\n")
+    monkeypatch.chdir(tmp_path)
+    site = {"load": {"csv": "load.csv"}, "assets": [with_map("mine.yaml")]}
+    checked = check_site(MappingProxyType(site))
+    of_the_file = check_site(write(tmp_path, site))
+    assert build_site(checked.config).step().conditions == build_site(of_the_file.config).step().conditions
+    assert len(checked.layouts["bess-1"][0].numbers) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"step": 0}, "step: 0 is not allowed; use a number above 0 up to 3600"),
+        (
+            {"assets": [with_map("no.yaml")]},
+            'assets[0].protocols[0].register_map: "no.yaml" is not a file in .',
+        ),
+        ({"assets": [METER], "speed": 1e-300}, "speed: 1e-300 is not allowed; use 0 or a size from 1e-20"),
+        ({"register_map_root": "nowhere"}, 'register_map_root: "nowhere" is not a folder'),
+    ],
+)
+def test_the_faults_of_a_mapping_are_named_without_a_file(change: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigErrors) as refused:
+        check_site({"assets": [BATTERY], **change})
+    assert str(refused.value).startswith(line)
 
 
 @pytest.mark.parametrize("asset_type", ["bess", "inverter", "chp", "energy_meter"])
 def test_each_type_of_asset_has_a_shipped_map(asset_type: str) -> None:
-    assert len(check_asset(parse_asset({"type": asset_type, "port": 502}), shipped_maps())) == 1
+    assert len(check_asset(parse_asset({"type": asset_type, "port": 502}), [shipped_maps()])) == 1
 
 
 def test_a_map_may_lie_below_its_root_or_be_named_in_full(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_no_config_is_shipped_that_is_not_tested() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_config_is_good_and_takes_the_shipped_maps(name: str) -> None:
     checked = check_site(CONFIGS / f"{name}.json")
-    assert checked.maps_root == shipped_maps()
+    assert checked.map_roots == (CONFIGS, shipped_maps())
     assert (
         checked.config.site_name
         == name.removesuffix("_config").replace("_", "-").removesuffix("-site") + "-site"

@@ -10,25 +10,10 @@ import sys
 from collections.abc import AsyncIterator, Callable
 
 from bench.links.link import LinkDown
+from dertwin.config_links import client_end
 
 APPEAR_TIMEOUT_S = 3.0
 _PR_SET_PDEATHSIG = 1
-
-
-def client_end(path: str) -> str:
-    """Return what a client opens when we serve on `path`."""
-    return path + "_client"
-
-
-def pair_path(port: str) -> str:
-    """Return our end of the virtual pair for a port of the config.
-
-    `pty:NAME` becomes /tmp/dertwin_NAME. A path is taken as it is, except that nothing is ever
-    made in /dev, where the kernel's own names may come at any time.
-    """
-    if port.startswith("pty:"):
-        return f"/tmp/dertwin_{port.removeprefix('pty:')}"
-    return f"/tmp/dertwin_{os.path.basename(port)}" if port.startswith("/dev/") else port
 
 
 @contextlib.asynccontextmanager

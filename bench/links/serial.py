@@ -10,9 +10,10 @@ from serial import Serial, SerialException
 
 from bench.links.line import Line, LineTiming
 from bench.links.link import LinkDown
-from bench.links.pty import client_end, pair_path, virtual_pair
+from bench.links.pty import virtual_pair
 from bench.unit import Unit
 from dertwin.bindings import RtuBinding
+from dertwin.config_links import client_end, pair_path
 from dertwin.modbus.rtu import LineCounters, silent_interval_s
 
 # How often to look whether the path still leads to the port that was opened.

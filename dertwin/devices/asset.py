@@ -61,10 +61,12 @@ class AssetConfig(FrozenModel):
     """The part of an asset's config that does not depend on its type.
 
     `ip`, `port`, `unit_id` and `register_map` on the asset itself are the short spelling of one
-    Modbus TCP binding. Subclasses add `type` and build their device.
+    Modbus TCP binding. Subclasses add `type`, name the register map of bindings without one, and build
+    their device.
     """
 
     also_accepted: ClassVar[tuple[str, ...]] = FLAT_BINDING
+    default_map: ClassVar[str]
 
     asset_id: str | None = Field(default=None, min_length=1)
     protocols: list[Binding] = Field(default_factory=list)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,8 @@ class BessConfig(GeneratorConfig):
     of the site, and its cells start at 20 degC. Derating goes from all power at `_1` of the
     `soc_limits` (%) to none at `_2`.
     """
+
+    default_map: ClassVar[str] = "bess_modbus.yaml"
 
     type: Literal["bess"]
     capacity_kwh: float = Field(default=100.0, gt=0)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -50,6 +50,8 @@ AT_REST = (FAULT, READY, START_BLOCKED)
 
 class ChpConfig(GeneratorConfig):
     """A gas engine CHP: rating (kW), useful heat per unit of electricity, load limits (% of rated)."""
+
+    default_map: ClassVar[str] = "chp_modbus.yaml"
 
     type: Literal["chp"]
     rated_kw: float = Field(default=4000.0, gt=0)

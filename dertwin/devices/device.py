@@ -77,11 +77,27 @@ class PccFlow(NamedTuple):
     reactive_power_var: float
 
 
+class Measurements(Protocol):
+    """What every device measures: a NamedTuple of SI values (float, int or str) that has at least these."""
+
+    @property
+    def active_power_w(self) -> float:
+        """The active power; a meter's is positive into the site, every other device's out of the device."""
+        ...
+
+    @property
+    def reactive_power_var(self) -> float:
+        """The reactive power, of the same sign convention."""
+        ...
+
+    @property
+    def _fields(self) -> tuple[str, ...]: ...
+
+
 class Device(Protocol):
     """One simulated device: frozen config, explicit state, the measurements of its last step.
 
-    Measurements are a NamedTuple of SI values (float, int or str); a command whose name is also a
-    measurement reads back what the device made of it.
+    A command whose name is also a measurement reads back what the device made of it.
     """
 
     config: Any
@@ -89,7 +105,7 @@ class Device(Protocol):
 
     # Read-only, so that a device may promise its own NamedTuple.
     @property
-    def measurements(self) -> tuple[Any, ...]:
+    def measurements(self) -> Measurements:
         """The SI measurements of the last step."""
         ...
 
@@ -100,7 +116,7 @@ class Device(Protocol):
 
     def step(
         self, conditions: Conditions, commands: Sequence[Command], requests: int, dt_s: float
-    ) -> tuple[Any, ...]:
+    ) -> Measurements:
         """Advance by dt_s (s, >= 0) and return the new measurements.
 
         `commands` are the accepted writes since the last step, in order; `requests` counts all

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from dertwin.devices.asset import AssetConfig
 from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions, PccFlow
@@ -28,6 +28,8 @@ COMMANDS: Mapping[str, CommandRange] = {
 
 class EnergyMeterConfig(AssetConfig):
     """An energy meter has no ratings."""
+
+    default_map: ClassVar[str] = "energy_meter_modbus.yaml"
 
     type: Literal["energy_meter"]
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -36,6 +36,8 @@ class PvInverterConfig(GeneratorConfig):
 
     `area_m2` left out: sized so that 1000 W/m2 at 20 degC (cells near 51 degC) gives the rated power.
     """
+
+    default_map: ClassVar[str] = "pv_inverter_modbus.yaml"
 
     type: Literal["inverter"]
     rated_kw: float = Field(default=10.0, gt=0)

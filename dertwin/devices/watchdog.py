@@ -111,7 +111,7 @@ def _known(
     name: str, device_type: str, commands: Mapping[str, CommandRange], place: str
 ) -> tuple[str, float]:
     """Return the SI name of a command, and the factor from its SI value to the value under this name."""
-    classic = {key: known for key, known in CLASSIC[device_type].items() if known[0] in commands}
+    classic = {key: known for key, known in CLASSIC.get(device_type, {}).items() if known[0] in commands}
     names = {**{key: (key, 1.0) for key in commands}, **classic}
     if name in names:
         return names[name]

@@ -48,16 +48,12 @@ def pymodbus_server(*arguments: str) -> list[str]:
 
 
 def our_server(folder: Path, assets: list[dict[str, Any]], **settings: float) -> list[str]:
-    """Write a site config with the shipped maps and our own, and return the command line that serves it.
+    """Write a site config that may use the maps of this folder, and return the command line that serves it.
 
     `settings` are further keys of the config's top level.
     """
-    maps = folder / "register_maps"
-    if not maps.exists():
-        shutil.copytree(REPOSITORY / "register_maps", maps)
-        shutil.copy(HERE / "ten_registers.yaml", maps)
     _, path = tempfile.mkstemp(prefix="site", suffix=".json", dir=folder)
-    site = {"site_name": "benchmark", "register_map_root": str(maps), "assets": assets, **settings}
+    site = {"site_name": "benchmark", "register_map_root": str(HERE), "assets": assets, **settings}
     Path(path).write_text(json.dumps(site))
     return [sys.executable, "-m", "bench.cli", "run", "-c", path]
 
