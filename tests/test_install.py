@@ -95,10 +95,14 @@ def test_the_installed_command_finds_the_shipped_maps_from_anywhere(installed: P
 
 
 def test_a_type_checker_knows_the_installed_package(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "good.py").write_text(SCRIPT)
+    page = (ROOT / "docs" / "library.md").read_text()
+    shown = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    scripts = {f"good_{i}.py": text for i, text in enumerate([SCRIPT, *shown])}
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(text)
     (tmp_path / "bad.py").write_text(SCRIPT + "battery.sco\nsnapshot.pcc.power\nsite.stepp()\n")
     mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed / "bin" / "python"]
-    good = run(*mypy, "good.py", cwd=tmp_path)
+    good = run(*mypy, *scripts, cwd=tmp_path)
     assert good.returncode == 0, good.stdout
     bad = run(*mypy, "bad.py", cwd=tmp_path).stdout
     assert re.findall(r'has no attribute "(\w+)"', bad) == ["sco", "power", "stepp"]
