@@ -119,6 +119,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="HOST:PORT for Modbus TCP, or the path of a serial port")
     parser.add_argument("map", help="register map: a path or the name of a shipped one")
     parser.add_argument("-u", "--unit", type=unit_id, default=1, help="unit id (default 1)")
+    parser.add_argument("--rtu-over-tcp", action="store_true", help="HOST:PORT takes RTU frames")
     parser.add_argument("--baudrate", type=baudrate, default=9600)
     parser.add_argument("--parity", choices=("N", "E", "O"), default="N")
     parser.add_argument("--stopbits", type=int, choices=(1, 2), default=1)

@@ -144,19 +144,24 @@ _MEANINGS = {
 
 
 def _connected(options: argparse.Namespace) -> Device:
-    from pymodbus import pymodbus_apply_logging_config
+    from pymodbus import FramerType, pymodbus_apply_logging_config
     from pymodbus.client import ModbusSerialClient, ModbusTcpClient
 
     pymodbus_apply_logging_config("CRITICAL")  # what goes wrong is told once, by us
     host, colon, port = options.target.rpartition(":")
     client: ModbusTcpClient | ModbusSerialClient
     if colon and port.isdecimal() and not os.path.exists(options.target):
-        client = ModbusTcpClient(host.strip("[]"), port=int(port), timeout=options.timeout, retries=1)
+        framer = FramerType.RTU if options.rtu_over_tcp else FramerType.SOCKET
+        client = ModbusTcpClient(
+            host.strip("[]"), port=int(port), framer=framer, timeout=options.timeout, retries=1
+        )
     else:
+        # Pseudo-terminals have no parity and may refuse one.
+        virtual = os.path.realpath(options.target).startswith("/dev/pts/")
         client = ModbusSerialClient(
             options.target,
             baudrate=options.baudrate,
-            parity=options.parity,
+            parity="N" if virtual else options.parity,
             stopbits=options.stopbits,
             timeout=options.timeout,
             retries=1,

@@ -1,5 +1,7 @@
 """structlog set-up: readable lines on a terminal, JSON when piped."""
 
+import contextlib
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -24,10 +26,23 @@ def set_up_logging() -> None:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=processors,
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_StandardError()),
         wrapper_class=structlog.make_filtering_bound_logger(20),
         cache_logger_on_first_use=True,
     )
+
+
+class _StandardError(io.StringIO):
+    """Standard error as it is at each line; when nobody reads it any more, the site goes on all the same."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # the pipe is broken, or closed
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 class OncePerMinute:

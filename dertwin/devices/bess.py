@@ -314,7 +314,8 @@ class Bess:
         reactive_var = 0.0
         if running and connected:
             reactive_var = reactive_within(state.reactive_power_setpoint_var, power_w, self._rating_va)
-        status = FAULT if fault_code else RUNNING if running else STOPPED
+        # A stop ramps down: what still delivers is not stopped.
+        status = FAULT if fault_code else RUNNING if running or power_w != 0.0 else STOPPED
         voltage_ll_v = conditions.voltage_ll_v
         return BessMeasurements(
             voltage_v,

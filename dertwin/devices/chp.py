@@ -161,6 +161,7 @@ class Chp:
     def __init__(self, config: ChpConfig) -> None:
         self.config = config
         self.rated_w = config.rated_kw * 1000.0
+        self._rated_heat_w = self.rated_w * config.heat_to_power_ratio
         self.min_load = config.min_load_percent / 100.0
         self.max_load = config.max_load_percent / 100.0
         self.commands: Mapping[str, CommandRange] = {
@@ -294,7 +295,7 @@ class Chp:
             rest_c = max(engine.PREHEATED_COOLANT_C, ambient_c) if phase.preheat else ambient_c
             state.coolant_c = lag(state.coolant_c, rest_c, engine.COOLING_TAU_S, dt_s)
             state.oil_c = lag(state.oil_c, ambient_c, engine.COOLING_TAU_S, dt_s)
-            state.exhaust_c = lag(state.exhaust_c, ambient_c, engine.COOLING_TAU_S, dt_s)
+            state.exhaust_c = lag(state.exhaust_c, ambient_c, engine.EXHAUST_COOLING_TAU_S, dt_s)
 
     def _speed_rpm(self, frequency_hz: float) -> float:
         state = self.state
@@ -316,6 +317,7 @@ class Chp:
         if phase.prelube and oil_bar < engine.PRELUBE_PRESSURE_BAR:
             oil_bar = engine.PRELUBE_PRESSURE_BAR
         hours = state.running_s / 3600.0
+        spread_k = engine.COOLANT_SPREAD_K * state.heat_w / self._rated_heat_w if state.heat_w else 0.0
         fault = 1 if state.fault_code else 0
         expired = 1 if state.watchdog.expired else 0
         return ChpMeasurements(
@@ -328,7 +330,7 @@ class Chp:
             speed_rpm,
             engine.throttle_position(load) if phase.engine_running else 0.0,
             state.coolant_c,
-            state.coolant_c - engine.COOLANT_SPREAD_K * load,
+            state.coolant_c - spread_k,
             state.exhaust_c,
             state.oil_c,
             conditions.ambient_temp_c,

@@ -17,12 +17,13 @@ OIL_C = 85.0
 OIL_PRESSURE_BAR = 4.5
 PRELUBE_PRESSURE_BAR = 0.5
 
-# Our choice: minutes to warm up, hours to cool down.
+# Our choice: minutes to warm up, hours to cool down; the pipe of the exhaust is quicker.
 COOLANT_TAU_S = 180.0
 OIL_TAU_S = 300.0
 EXHAUST_TAU_S = 30.0
 HEAT_TAU_S = 120.0
 COOLING_TAU_S = 7200.0
+EXHAUST_COOLING_TAU_S = 600.0
 
 # Gas engines load at 100 % a minute and more (Waertsilae, "Combustion engine vs gas turbine: ramp rate").
 LOADING_PER_S = 1.0 / 60.0

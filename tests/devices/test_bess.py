@@ -246,9 +246,10 @@ def test_stop_and_standby_ramp_down_and_keep_the_setpoint(command: Command) -> N
     battery = running(10_000.0, ramp_rate_kw_per_s=2)
     step(battery, dt_s=10.0)
     now = step(battery, command, dt_s=1.0)
-    assert (now.active_power_w, now.working_status) == (8000.0, STOPPED)
+    assert (now.active_power_w, now.working_status) == (8000.0, RUNNING)
     now = step(battery, dt_s=10.0)
-    assert (now.active_power_w, now.active_power_setpoint_w) == (0.0, 10_000.0)
+    assert (now.active_power_w, now.working_status) == (0.0, STOPPED)
+    assert now.active_power_setpoint_w == 10_000.0
     assert step(battery, RUN, dt_s=10.0).active_power_w == 10_000.0
 
 

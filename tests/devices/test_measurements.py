@@ -268,7 +268,7 @@ def chp_situation(unit: Any, dt_s: float, changed: Values, **commands: float) ->
         "engine_speed_rpm": 0.0,
         "throttle_position": 0.0,
         "coolant_outlet_temp_c": state.coolant_c,
-        "coolant_inlet_temp_c": state.coolant_c - 20.0 * load,
+        "coolant_inlet_temp_c": state.coolant_c - 20.0 * state.heat_w / 4e6,
         "exhaust_temp_after_catalyst_c": state.exhaust_c,
         "oil_temp_c": state.oil_c,
         "intake_air_temp_c": 17.0,
