@@ -10,6 +10,11 @@ from table import Figure
 ROUNDS = 100
 
 
+def _answers(line: bus.Bus) -> bool:
+    line.send(bus.read_request(bus.OWN_UNITS[0]))
+    return len(line.receive(7, 0.2)) == 7
+
+
 def figures(folder: Path) -> list[Figure]:
     """Count good replies and bytes out of turn over all disturbances; the worst case is named."""
     port = {"kind": "modbus_rtu", "port": str(folder / "bus"), "baudrate": 115200, "fallback": "pty"}
@@ -18,6 +23,8 @@ def figures(folder: Path) -> list[Figure]:
         client_end = folder / "bus_client"
         rtu_figures.wait_until(process, client_end.exists)
         line = bus.Bus(str(client_end))
+        # What arrives before the service has opened its end is lost, as on any line.
+        rtu_figures.wait_until(process, lambda: _answers(line))
         tallies = {name: bus.run(name, line, ROUNDS) for name in bus.CASES}
         line.close()
     requests = sum(tally.requests for tally in tallies.values())
