@@ -14,6 +14,7 @@ LINE_SETTINGS = (
     "bytesize",
     "min_turnaround_ms",
     "suppress_echo",
+    "rs485",
     "fallback",
 )
 

@@ -5,11 +5,13 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 
 from bench.links.link import LinkDown
+from dertwin.port_match import PortMatch
 
 APPEAR_TIMEOUT_S = 3.0
 _PR_SET_PDEATHSIG = 1
@@ -20,12 +22,14 @@ def client_end(path: str) -> str:
     return path + "_client"
 
 
-def pair_path(port: str) -> str:
+def pair_path(port: str | PortMatch) -> str:
     """Return our end of the virtual pair for a port of the config.
 
-    `pty:NAME` becomes /tmp/dertwin_NAME. A path is taken as it is, except that nothing is ever
-    made in /dev, where the kernel's own names may come at any time.
+    `pty:NAME` becomes /tmp/dertwin_NAME, `usb:SERIAL` /tmp/dertwin_usb-SERIAL. A path is taken as it
+    is, except that nothing is ever made in /dev, where the kernel's own names may come at any time.
     """
+    if isinstance(port, PortMatch):
+        return "/tmp/dertwin_" + re.sub(r"[^A-Za-z0-9_.]+", "-", str(port)).strip("-")
     if port.startswith("pty:"):
         return f"/tmp/dertwin_{port.removeprefix('pty:')}"
     return f"/tmp/dertwin_{os.path.basename(port)}" if port.startswith("/dev/") else port

@@ -19,6 +19,7 @@ from support.tcp import ask
 
 from bench.links.link import LinkDown
 from bench.links.serial import SerialLink
+from bench.ports import PortWatcher
 from dertwin.bindings import RtuBinding
 from dertwin.modbus.rtu import frame
 
@@ -186,7 +187,7 @@ def forbidden(path: Path) -> Iterator[None]:
 def test_a_port_without_permission_says_what_helps(tmp_path: Path) -> None:
     with pair(tmp_path / "port") as line:
         line.appear()
-        link = SerialLink(RtuBinding(kind="modbus_rtu", port=str(line.port)))
+        link = SerialLink(RtuBinding(kind="modbus_rtu", port=str(line.port)), PortWatcher())
         with (
             forbidden(line.port),
             pytest.raises(LinkDown, match="denied; add this user to the group"),
