@@ -183,3 +183,16 @@ def test_a_line_with_rs485_on_an_adapter_that_cannot_switch_says_so(bed: Udev, t
             "/dev/ttyUSB0: its driver cannot switch an RS-485 transceiver; "
             "leave rs485 out if the adapter switches by itself, as most do",
         )
+
+
+def test_the_driver_is_told_of_low_latency_and_how_to_switch_the_direction(bed: Udev, tmp_path: Path) -> None:
+    adapter = bed.uart("ttyAMA0", tag="hat")
+    bed.call("give_settings", "/dev/ttyAMA0")
+    rs485 = {"rts_on_send": False, "rts_after_send": True, "delay_before_ms": 3, "delay_after_ms": 57}
+    with serving(bed, tmp_path, line_to({"tag": "hat"}, rs485=rs485)):
+        wait_until_served(adapter.client)
+        settings = bed.call("settings", "/dev/ttyAMA0")
+    # From <linux/serial.h>: flags, then the delays; the flags of a serial_struct are its fifth word.
+    enabled, rts_after_send, low_latency = 1, 4, 1 << 13
+    assert settings["rs485"][:3] == [enabled | rts_after_send, 3, 57]
+    assert settings["serial"][4] == low_latency
