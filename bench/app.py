@@ -72,9 +72,11 @@ class Bench:
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
-        await self._group.__aexit__(kind, error, traceback)
-        self._group = None
-        self.ports.close()
+        try:
+            await self._group.__aexit__(kind, error, traceback)
+        finally:
+            self._group = None
+            self.ports.close()
 
     def tick(self) -> SiteSnapshot:
         """Make one step: take the accepted writes, step the site, show the result in the registers."""

@@ -45,7 +45,7 @@ class Removed(NamedTuple):
 
 
 class PortAbsent(LinkDown):
-    """No port matches."""
+    """The port is not there: no port matches, or its path does not exist."""
 
 
 class PortAmbiguous(LinkDown):
@@ -53,7 +53,7 @@ class PortAmbiguous(LinkDown):
 
 
 def look() -> dict[str, Port]:
-    """Return the serial ports by their names of today. Raises LinkDown where there is no udev."""
+    """Return the serial ports by their names of today. Raises PortAbsent where there is no udev."""
     devices = _context().list_devices(subsystem="tty")
     return {port.node: port for device in devices if (port := _port(device))}
 
@@ -89,7 +89,7 @@ class PortWatcher:
         self._changed = asyncio.Event()
 
     def present(self) -> Mapping[str, Port]:
-        """Return the ports by their names of today. Raises LinkDown where there is no udev."""
+        """Return the ports by their names of today. Raises PortAbsent where there is no udev."""
         if self._monitor is None:
             self._open()
         return self._present
@@ -97,6 +97,13 @@ class PortWatcher:
     def find(self, match: PortMatch) -> Port:
         """Return the one port that matches; see `choose`."""
         return choose(match, self.present().values())
+
+    def matching(self, match: PortMatch) -> list[str]:
+        """Return the names of all ports that match."""
+        try:
+            return [port.node for port in self.present().values() if match.matches(port.properties)]
+        except PortAbsent:
+            return []
 
     def close(self) -> None:
         """Follow no more."""
@@ -151,7 +158,7 @@ def _context() -> Any:
 
         return Context()
     except ImportError as error:
-        raise LinkDown("there is no udev here to find ports with; give the path of the port") from error
+        raise PortAbsent("there is no udev here to find ports with; give the path of the port") from error
 
 
 def _port(device: Any) -> Port | None:

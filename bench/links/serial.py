@@ -118,7 +118,7 @@ class SerialLink:
         virtual = len(ends) > 1
         port = self.binding.port
         if isinstance(port, PortMatch):
-            there = [p.node for p in self._ports.present().values() if port.matches(p.properties)]
+            there = self._ports.matching(port)
             if virtual:
                 return f"{' and '.join(there)} came" if there else ""
             return "" if ends[0] in there else f"is no longer {port}"
