@@ -16,6 +16,7 @@ from bench.links.serial import SerialLink
 from bench.links.supervise import LinkStatus, supervise
 from bench.links.tcp import TcpLink
 from bench.log import OncePerMinute
+from bench.ports import PortWatcher
 from bench.unit import Unit
 from dertwin.bindings import TcpBinding
 from dertwin.config import parse_asset
@@ -46,6 +47,7 @@ class Bench:
         self.clock: StepClock | None = None
         self.links: dict[str, Link] = {}
         self.status: dict[str, LinkStatus] = {}
+        self.ports = PortWatcher()
         self._images: dict[str, list[RegisterImage]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -71,8 +73,11 @@ class Bench:
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
-        await self._group.__aexit__(kind, error, traceback)
-        self._group = None
+        try:
+            await self._group.__aexit__(kind, error, traceback)
+        finally:
+            self._group = None
+            self.ports.close()
 
     def tick(self) -> SiteSnapshot:
         """Make one step: take the accepted writes, step the site, show the result in the registers."""
@@ -148,7 +153,7 @@ class Bench:
                 self.links[key] = (
                     TcpLink(binding, self._log_protocol_error)
                     if isinstance(binding, TcpBinding)
-                    else SerialLink(binding)
+                    else SerialLink(binding, self.ports)
                 )
                 self.status[key] = LinkStatus()
                 self._start(key)

@@ -93,6 +93,17 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("file", help="a path, or the name of a shipped map")
     table.set_defaults(command=_map)
 
+    ports = commands.add_parser("ports", help="list the serial ports and what to write in a config for each")
+    how = ports.add_mutually_exclusive_group()
+    how.add_argument("--watch", action="store_true", help="follow what is plugged in and pulled out")
+    how.add_argument(
+        "--test",
+        nargs=2,
+        metavar=("PORT_A", "PORT_B"),
+        help="check two ports that are wired together; each a path, usb:SERIAL or a match as in a config",
+    )
+    ports.set_defaults(command=_ports)
+
     read = commands.add_parser("read", help="read a device's registers by name through its map")
     _add_device(read)
     read.add_argument("names", nargs="*", help="registers to read (default: all)")
@@ -169,6 +180,24 @@ def _schema(options: argparse.Namespace) -> int:
     from dertwin.config import site_schema
 
     print(json.dumps(site_schema(), indent=2))
+    return 0
+
+
+def _ports(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from bench import loopback, port_list
+    from bench.links.link import LinkDown
+
+    try:
+        if options.test:
+            return 0 if loopback.check_pair(*options.test) else 1
+        if options.watch:
+            asyncio.run(port_list.watch_ports())
+        port_list.print_ports()
+    except LinkDown as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -3,15 +3,19 @@
 from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
+from dertwin.port_match import PortMatch
 from dertwin.schema import FrozenModel
 
 TcpUnitId = Annotated[int, Field(ge=1, le=255)]
 SerialUnitId = Annotated[int, Field(ge=1, le=247)]
 TcpPort = Annotated[int, Field(ge=1, le=65535)]
-Baudrate = Literal[
-    1200, 2400, 4800, 9600, 14400, 19200, 28800, 38400, 57600, 76800, 115200, 230400, 460800, 921600
+Baudrate = Annotated[int, Field(ge=50, le=4_000_000)]
+# A path or a name, or what udev must tell of the port.
+SerialPort = Annotated[
+    Annotated[str, Field(min_length=1), Tag("name")] | Annotated[PortMatch, Tag("match")],
+    Discriminator(lambda port: "match" if isinstance(port, dict | PortMatch) else "name"),
 ]
 
 
@@ -44,16 +48,27 @@ class TcpBinding(FrozenModel):
         return ip
 
 
-class RtuBinding(FrozenModel):
-    """A Modbus RTU server on a serial line; `port` is a path or `pty:NAME` (a virtual pair).
+class Rs485(FrozenModel):
+    """How the kernel's driver switches an RS-485 transceiver with RTS; delays in ms."""
 
-    Bindings with the same `port` are one server with several units on one line.
-    `timeout` (s) is accepted for compatibility; a server does not wait for anything.
-    `fallback: pty` serves a virtual pair while the path does not exist.
+    rts_on_send: bool = True
+    rts_after_send: bool = False
+    delay_before_ms: int = Field(default=0, ge=0, le=100)
+    delay_after_ms: int = Field(default=0, ge=0, le=100)
+
+
+class RtuBinding(FrozenModel):
+    """A Modbus RTU server on a serial line.
+
+    `port` is a path, `pty:NAME` (a virtual pair), `usb:SERIAL` or a PortMatch. Bindings with the same
+    `port` are one server with several units on one line. `timeout` (s) is accepted for compatibility;
+    a server does not wait for anything. `fallback: pty` serves a virtual pair while the path does not
+    exist or no port matches. `rs485` is for ports whose driver switches the direction; most adapters
+    do so themselves and want none.
     """
 
     kind: Literal["modbus_rtu"]
-    port: str = Field(min_length=1)
+    port: SerialPort
     baudrate: Baudrate = 9600
     parity: Literal["N", "E", "O"] = "N"
     stopbits: Literal[1, 2] = 1
@@ -63,11 +78,19 @@ class RtuBinding(FrozenModel):
     register_map: str | None = None
     min_turnaround_ms: float = Field(default=2.0, ge=0, le=1000)
     suppress_echo: bool = False
+    rs485: Rs485 | None = None
     fallback: Literal["pty", "none"] = "none"
 
     @field_validator("port")
     @classmethod
-    def _a_virtual_line_has_a_name(cls, port: str) -> str:
+    def _a_name_is_complete(cls, port: str | PortMatch) -> str | PortMatch:
+        if isinstance(port, PortMatch):
+            return port
+        serial = port.removeprefix("usb:")
+        if serial != port:
+            if not serial:
+                raise ValueError(f'"{port}" is not allowed; use usb: and a serial number')
+            return PortMatch(serial=serial)
         name = port.removeprefix("pty:")
         if name != port and not (name.isascii() and name.replace("-", "_").isidentifier()):
             raise ValueError(f'"{port}" is not allowed; use pty: and a name of letters, digits, _ and -')

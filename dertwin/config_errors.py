@@ -40,8 +40,12 @@ class ConfigErrors(Exception):
 
 def show(value: object) -> str:
     """Return a value as it would stand in JSON, cut when it is long."""
-    text = json.dumps(value, default=str) if not isinstance(value, set) else str(value)
+    text = json.dumps(value, default=_plain) if not isinstance(value, set) else str(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+
+
+def _plain(value: object) -> object:
+    return value.model_dump() if isinstance(value, FrozenModel) else str(value)
 
 
 def place_of(path: Iterable[str | int]) -> str:

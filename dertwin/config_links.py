@@ -1,11 +1,13 @@
 """Whether bindings can be served together: one set of settings for a link, one device for a unit id."""
 
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from dertwin.bindings import Binding, RtuBinding, TcpBinding
 from dertwin.config_errors import ConfigError, show
+from dertwin.port_match import PortMatch
 
 SOCKET_SETTINGS = ("kind", "max_connections", "unknown_unit")
 LINE_SETTINGS = (
@@ -15,17 +17,20 @@ LINE_SETTINGS = (
     "bytesize",
     "min_turnaround_ms",
     "suppress_echo",
+    "rs485",
     "fallback",
 )
 _VIRTUAL = "pty:"
 
 
-def pair_path(port: str) -> str:
+def pair_path(port: str | PortMatch) -> str:
     """Return our end of the virtual pair for a port of the config.
 
-    `pty:NAME` becomes /tmp/dertwin_NAME. A path is taken as it is, except that nothing is ever
-    made in /dev, where the kernel's own names may come at any time.
+    `pty:NAME` becomes /tmp/dertwin_NAME, `usb:SERIAL` /tmp/dertwin_usb-SERIAL. A path is taken as it
+    is, except that nothing is ever made in /dev, where the kernel's own names may come at any time.
     """
+    if isinstance(port, PortMatch):
+        return "/tmp/dertwin_" + re.sub(r"[^A-Za-z0-9_.]+", "-", str(port)).strip("-")
     if port.startswith(_VIRTUAL):
         return f"/tmp/dertwin_{port.removeprefix(_VIRTUAL)}"
     path = _normal(port)
@@ -100,8 +105,8 @@ def _same_paths(
 
 def _paths(binding: RtuBinding) -> set[str]:
     """Return all paths that a line opens or makes."""
-    virtual = binding.port.startswith(_VIRTUAL)
-    paths = set() if virtual else {_normal(binding.port)}
+    virtual = isinstance(binding.port, str) and binding.port.startswith(_VIRTUAL)
+    paths = set() if virtual or isinstance(binding.port, PortMatch) else {_normal(binding.port)}
     if virtual or binding.fallback == "pty":
         pair = pair_path(binding.port)
         paths |= {pair, client_end(pair)}

@@ -23,7 +23,10 @@ BROKEN = {
     "sitename": "x",
     "assets": [
         {"type": "bess", "capcity_kwh": 5, "protocols": [{"kind": "modbus_tcp", "port": 99999}]},
-        {"type": "energy_meter", "protocols": [{"kind": "modbus_rtu", "port": "/dev/x", "baudrate": 12345}]},
+        {
+            "type": "energy_meter",
+            "protocols": [{"kind": "modbus_rtu", "port": "/dev/x", "baudrate": 9999999}],
+        },
     ],
 }
 

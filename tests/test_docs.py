@@ -64,6 +64,20 @@ def test_the_config_snippets_are_good() -> None:
     SiteConfig.model_validate(document)
 
 
+def test_the_bindings_of_the_bench_are_good() -> None:
+    (block,) = blocks("docs/bench.md", "json")
+    adapter: TypeAdapter[Any] = TypeAdapter(Binding)
+    for line in block.splitlines():
+        adapter.validate_python(json.loads(line))
+
+
+def test_the_commands_of_the_bench_exist() -> None:
+    found = re.findall(r"^ *dertwin (.*)$", (ROOT / "docs/bench.md").read_text(), re.MULTILINE)
+    assert len(found) == 2
+    for line in found:
+        _parser().parse_args(line.split())
+
+
 def test_the_example_map_is_good(tmp_path: Path) -> None:
     (block,) = blocks("docs/registers.md", "yaml")
     (tmp_path / "map.yaml").write_text(block)

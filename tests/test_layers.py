@@ -23,7 +23,10 @@ SITE_TOWER = [
     ["dertwin.site"],
 ]
 REGISTER_TOWER = [["dertwin.registers"], ["dertwin.modbus"]]
-LEAVES = {"dertwin", "dertwin.schema", "dertwin.bindings", "dertwin.config_errors", "dertwin.documents"}
+LEAVES = {
+    "dertwin", "dertwin.schema", "dertwin.port_match", "dertwin.bindings", "dertwin.config_errors",
+    "dertwin.documents",
+}  # fmt: skip
 PROMISED_EXCEPTION = "dertwin.main"  # `python -m dertwin.main` starts the bench's command
 
 

@@ -1,41 +1,34 @@
 """Modbus RTU on a serial port, or on a virtual pair in its place."""
 
 import asyncio
-import errno
 import os
-import termios
 from collections.abc import Callable
-
-from serial import Serial, SerialException
 
 from bench.links.line import Line, LineTiming
 from bench.links.link import LinkDown
 from bench.links.pty import virtual_pair
+from bench.links.settings import open_port
+from bench.ports import Port, PortAbsent, PortWatcher
 from bench.unit import Unit
 from dertwin.bindings import RtuBinding
 from dertwin.config_links import client_end, pair_path
 from dertwin.modbus.rtu import LineCounters, silent_interval_s
+from dertwin.port_match import PortMatch
 
-# How often to look whether the path still leads to the port that was opened.
+# How often to look whether the line still leads to the port that was opened.
 LOOK_S = 0.5
-_REMEDIES = {
-    errno.ENOENT: "does not exist; plug the adapter in, or run with --fallback pty for a virtual pair",
-    errno.EACCES: "permission denied; add this user to the group dialout and log in again",
-    errno.EWOULDBLOCK: "in use by another program",
-    errno.ENOTTY: "is not a serial port",
-    errno.EISDIR: "is not a serial port",
-    errno.EINVAL: "does not take this baudrate, bytesize, parity or stopbits",
-}
 
 
 class SerialLink:
     """One serial line and the units on it."""
 
-    def __init__(self, binding: RtuBinding) -> None:
+    def __init__(self, binding: RtuBinding, ports: PortWatcher) -> None:
         """Serve on the port and with the settings of the binding (of any of its units)."""
         self.units: dict[int, Unit] = {}
         self.counters = LineCounters()
         self.binding = binding
+        self.adapter: Port | None = None
+        self._ports = ports
 
     @property
     def name(self) -> str:
@@ -44,14 +37,42 @@ class SerialLink:
 
     async def serve(self, up: Callable[[str], None]) -> None:
         """Open the port, or make the virtual pair, and serve until cancelled; see Link."""
+        path, why = None, ""
+        try:
+            path = self._find()
+        except PortAbsent as absent:
+            if self.binding.fallback != "pty":
+                raise
+            if isinstance(self.binding.port, PortMatch):
+                why = f" ({absent})"
+        if path is not None:
+            await self._serve_port((path,), lambda: up(path))
+            return
+        pair = pair_path(self.binding.port)
+        ends = (pair, client_end(pair))
+        async with virtual_pair(pair):
+            await self._serve_port(ends, lambda: up(f"{pair}, open {ends[1]} in the client{why}"))
+
+    def _find(self) -> str | None:
+        """Return the path of the port that is to be served now, None for a pair that is always virtual.
+
+        Notes its adapter, if that was found by a match. Raises LinkDown if there is none.
+        """
         port = self.binding.port
-        if port.startswith("pty:") or (self.binding.fallback == "pty" and not os.path.exists(port)):
-            path = pair_path(port)
-            ends = (path, client_end(path))
-            async with virtual_pair(path):
-                await self._serve_port(ends, lambda: up(f"{path}, open {ends[1]} in the client"))
-        else:
-            await self._serve_port((port,), lambda: up(port))
+        self.adapter = None
+        if isinstance(port, PortMatch):
+            self.adapter = self._ports.find(port)
+            return self.adapter.node
+        if port.startswith("pty:"):
+            return None
+        try:
+            os.stat(port)
+        except FileNotFoundError as error:
+            remedy = "plug the adapter in, or run with --fallback pty for a virtual pair"
+            raise PortAbsent(f"{port}: does not exist; {remedy}") from error
+        except OSError:
+            pass  # opening it tells what is wrong
+        return port
 
     def _timing(self) -> LineTiming:
         binding = self.binding
@@ -66,7 +87,7 @@ class SerialLink:
     async def _serve_port(self, ends: tuple[str, ...], up: Callable[[], None]) -> None:
         """Serve on the first of `ends` while all of them are there."""
         path = ends[0]
-        port = self._open(path)
+        port = open_port(path, self.binding)
         fd = port.fileno()
         loop = asyncio.get_running_loop()
         broken: asyncio.Future[str] = loop.create_future()
@@ -95,39 +116,13 @@ class SerialLink:
         for end in ends:
             if not os.path.exists(end):
                 return f"{end} has gone"
+        virtual = len(ends) > 1
+        port = self.binding.port
+        if isinstance(port, PortMatch):
+            there = self._ports.matching(port)
+            if virtual:
+                return f"{' and '.join(there)} came" if there else ""
+            return "" if ends[0] in there else f"is no longer {port}"
         if os.stat(ends[0]).st_rdev != os.fstat(fd).st_rdev:
             return "is another port now"
-        if ends[0] != self.binding.port and os.path.exists(self.binding.port):
-            return f"{self.binding.port} has come"
-        return ""
-
-    def _open(self, path: str) -> Serial:
-        binding = self.binding
-        # Pseudo-terminals have no parity, and when opened a second time with one they refuse it.
-        virtual = os.path.realpath(path).startswith("/dev/pts/")
-        try:
-            port = Serial(
-                path,
-                baudrate=binding.baudrate,
-                bytesize=8 if virtual else binding.bytesize,
-                parity="N" if virtual else binding.parity,
-                stopbits=binding.stopbits,
-                timeout=0,
-                # Makes VMIN 1: with 0, a wake-up without data would look as if the port had gone.
-                inter_byte_timeout=0,
-                exclusive=True,
-            )
-            port.reset_input_buffer()
-        except (SerialException, OSError, ValueError, termios.error) as error:
-            number = _error_number(error)
-            raise LinkDown(f"{path}: {_REMEDIES.get(number) or os.strerror(number)}") from error
-        return port
-
-
-def _error_number(error: BaseException) -> int:
-    """Return the operating system's number for what pyserial raised, or hid in the text of what it raised."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    if isinstance(error, termios.error):
-        return int(error.args[0])
-    return _error_number(error.__context__) if error.__context__ else errno.EINVAL
+        return f"{port} has come" if virtual and ends[0] != port and os.path.exists(port) else ""

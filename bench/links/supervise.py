@@ -16,8 +16,8 @@ RETRY_S = 0.5
 LONGEST_RETRY_S = 1.5
 # A link that was up for so long did not break as soon as it was open; somebody unplugged it.
 HOLDS_AFTER_S = 1.0
-# Unplugging it at once may happen, and even twice.
-ORDINARY_BREAKS = 2
+# Somebody at the bench may pull and plug a few times in a row.
+ORDINARY_BREAKS = 5
 
 
 @dataclass(slots=True)

@@ -31,6 +31,7 @@ FRAMINGS = {
     "8E1": {"parity": "E"},
     "8O2": {"parity": "O", "stopbits": 2},
     "7E1": {"parity": "E", "bytesize": 7},
+    "custom_rate": {"baudrate": 31250},
 }
 
 

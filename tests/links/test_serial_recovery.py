@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from support.tcp import ask
 
 from bench.links.link import LinkDown
 from bench.links.serial import SerialLink
+from bench.ports import PortWatcher
 from dertwin.bindings import RtuBinding
 from dertwin.modbus.rtu import frame
 
@@ -186,9 +188,27 @@ def forbidden(path: Path) -> Iterator[None]:
 def test_a_port_without_permission_says_what_helps(tmp_path: Path) -> None:
     with pair(tmp_path / "port") as line:
         line.appear()
-        link = SerialLink(RtuBinding(kind="modbus_rtu", port=str(line.port)))
+        link = SerialLink(RtuBinding(kind="modbus_rtu", port=str(line.port)), PortWatcher())
         with (
             forbidden(line.port),
             pytest.raises(LinkDown, match="denied; add this user to the group"),
         ):
             asyncio.run(link.serve(lambda where: None))
+
+
+# As where there is no udev: on another system than Linux, or without its library.
+WITHOUT_UDEV = "import sys; sys.modules['pyudev'] = None; from bench.cli import main; sys.exit(main())"
+
+
+def test_without_udev_a_match_says_so_and_paths_and_virtual_pairs_work(tmp_path: Path) -> None:
+    serial = f"FT{os.getpid()}"
+    lines = [rtu(tmp_path / "line", fallback="pty"), rtu("usb:FT1"), rtu(f"usb:{serial}", fallback="pty")]
+    command = (sys.executable, "-c", WITHOUT_UDEV, "run")
+    with service(site(tmp_path, *map(battery, lines)), tmp_path, command=command) as running:
+        assert served_on(tmp_path / "line_client")
+        assert served_on(f"/tmp/dertwin_usb-{serial}_client")
+        (down,) = running.events("link down")
+        reason = "there is no udev here to find ports with; give the path of the port"
+        assert (down["link"], down["reason"]) == ("rtu usb:FT1", reason)
+        assert cpu_share(running.process.pid, during_s=1.5) < 0.05
+        assert states(running, f"usb:{serial}") == ["up"], "looking for the adapter costs the pair nothing"

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bench.links.link import LinkDown
-from bench.links.supervise import LONGEST_RETRY_S, RETRY_S, LinkStatus, supervise
+from bench.links.supervise import LONGEST_RETRY_S, ORDINARY_BREAKS, RETRY_S, LinkStatus, supervise
 from bench.unit import Unit
 
 UP = "up"
@@ -87,15 +87,15 @@ def test_a_defect_is_told_with_its_traceback_once_and_the_link_is_tried_again() 
 
 def test_a_line_that_breaks_whenever_it_is_opened_is_tried_less_often_and_soon_told_of_no_more() -> None:
     status, log, pauses = run([UP] * 40)
-    assert log == ["link up", "link down broke"] * 3
-    assert pauses == [0.5, 0.5, 1.0, *[LONGEST_RETRY_S] * 37]
+    assert log == ["link up", "link down broke"] * (ORDINARY_BREAKS + 1)
+    assert pauses == [*[RETRY_S] * ORDINARY_BREAKS, 1.0, *[LONGEST_RETRY_S] * (39 - ORDINARY_BREAKS)]
     assert LONGEST_RETRY_S < 2.0, "a line that has come back must be served by then"
     assert status.times_up == 40
 
 
 def test_a_loose_line_is_told_of_again_once_it_has_held() -> None:
     _, log, pauses = run([*[UP] * 10, HOLDS, UP])
-    assert log == ["link up", "link down broke"] * 5
+    assert log == ["link up", "link down broke"] * (ORDINARY_BREAKS + 3)
     assert pauses[-2:] == [RETRY_S, RETRY_S]
 
 
@@ -108,4 +108,4 @@ def test_a_line_that_held_before_it_broke_is_not_loose_however_often_it_breaks()
 def test_a_loose_line_that_goes_for_good_is_told_once_with_each_reason() -> None:
     gone = LinkDown("no port")
     _, log, _ = run([*[UP, gone] * 10, gone, gone])
-    assert log == [*["link up", "link down broke", "link down no port"] * 3]
+    assert log == [*["link up", "link down broke", "link down no port"] * (ORDINARY_BREAKS + 1)]
