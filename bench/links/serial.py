@@ -10,10 +10,10 @@ from serial import Serial, SerialException
 
 from bench.links.line import Line, LineTiming
 from bench.links.link import LinkDown
-from bench.links.pty import virtual_pair
+from bench.links.pty import served_path, virtual_pair
 from bench.unit import Unit
 from dertwin.bindings import RtuBinding
-from dertwin.config_links import client_end, pair_path
+from dertwin.config_links import client_end
 from dertwin.modbus.rtu import LineCounters, silent_interval_s
 
 # How often to look whether the path still leads to the port that was opened.
@@ -42,11 +42,16 @@ class SerialLink:
         """Return the link's name in logs and metrics."""
         return f"rtu {self.binding.port}"
 
+    @property
+    def required(self) -> bool:
+        """Tell whether the line needs no adapter."""
+        return self.binding.port.startswith("pty:")
+
     async def serve(self, up: Callable[[str], None]) -> None:
         """Open the port, or make the virtual pair, and serve until cancelled; see Link."""
         port = self.binding.port
         if port.startswith("pty:") or (self.binding.fallback == "pty" and not os.path.exists(port)):
-            path = pair_path(port)
+            path = served_path(port)
             ends = (path, client_end(path))
             async with virtual_pair(path):
                 await self._serve_port(ends, lambda: up(f"{path}, open {ends[1]} in the client"))
