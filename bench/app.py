@@ -176,7 +176,7 @@ class Bench:
 
         self.tick(0.0)  # what was accepted since the last step belongs to the site as it was
         self.site = self.site.successor(checked.config)
-        self._maps_root = checked.maps_root
+        self._map_roots = checked.map_roots
         self._images.clear()
         units = {key: dict(link.units) for key, link in self.links.items()}
         for link in self.links.values():

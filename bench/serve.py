@@ -141,11 +141,9 @@ def _allow_many_connections() -> None:
 
 def _read(options: RunOptions) -> CheckedSite:
     checked = check_site(options.config)
-    return (
-        checked
-        if options.fallback is None
-        else _with_fallback(checked, options.fallback, str(options.config))
-    )
+    if options.fallback is None:
+        return checked
+    return _with_fallback(checked, options.fallback, str(options.config))
 
 
 def _log_site(bench: Bench) -> None:
