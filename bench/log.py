@@ -107,7 +107,8 @@ class _JournalLogger:
         pass
 
     def msg(self, *fields: str) -> None:
-        sendv(*fields)
+        with contextlib.suppress(OSError):
+            sendv(*fields)
 
     debug = info = warning = error = critical = msg
 
@@ -126,5 +127,8 @@ def _is_the_journal(stream: int) -> bool:
     connected = os.environ.get("JOURNAL_STREAM")
     if not connected:
         return False
-    status = os.fstat(stream)
+    try:
+        status = os.fstat(stream)
+    except OSError:
+        return False
     return connected == f"{status.st_dev}:{status.st_ino}"

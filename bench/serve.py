@@ -5,7 +5,7 @@ import faulthandler
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -54,11 +54,10 @@ async def _serve(checked: CheckedSite, options: RunOptions) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    in_terminal, streams = _has_terminal(), [stream for stream in (1, 2) if os.isatty(stream)]
+    in_terminal = _has_terminal()
 
     def hang_up() -> None:
         if in_terminal and not _has_terminal():
-            _print_nowhere(streams)
             stop.set()
         else:
             reload.set()
@@ -168,14 +167,6 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
-
-
-def _print_nowhere(streams: Iterable[int]) -> None:
-    """Let what is written to a terminal that has gone vanish, so that writing does not fail."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in streams:
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
 
 
 def _with_fallback(checked: CheckedSite, fallback: Literal["pty", "none"], file: str) -> CheckedSite:
