@@ -5,6 +5,7 @@ import faulthandler
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -80,7 +81,7 @@ async def _serve(checked: CheckedSite, options: RunOptions) -> int:
         settled = asyncio.create_task(bench.settled())
         await asyncio.wait((stopped, settled), return_when=asyncio.FIRST_COMPLETED)
         if settled.done():
-            print("\n".join(reachable(bench)), flush=True)
+            _print(reachable(bench))
         settled.cancel()
         await stopped
         log.info("stopping")
@@ -158,6 +159,15 @@ def _log_site(bench: Bench) -> None:
         log.warning(
             "real_time is false: the clock stands still", remedy="set real_time to true to let it run"
         )
+
+
+def _print(lines: list[str]) -> None:
+    """Print lines; when nobody reads them any more, the site goes on all the same."""
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:
+        # Python still flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _has_terminal() -> bool:
