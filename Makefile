@@ -2,6 +2,8 @@
 # make test               run all tests (sets everything up first)
 # make check              lint, formatting, types
 # make bench              measure speed against references; takes a few minutes
+# make install            put the service on this host (as root; DESTDIR, PREFIX, APP, see docs/service.md)
+# make uninstall          take it off again; site configs and saved states stay
 SHELL := /bin/bash
 CONFIG ?= configs/mixed_protocol_config.json
 VENV ?= .venv
@@ -9,12 +11,12 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test check bench clean packages-run packages-test packages-bench
+.PHONY: run test check bench clean install uninstall packages-run packages-test packages-bench packages-install
 
 run: packages-run $(VENV)/.installed
 	@exec $(VENV)/bin/dertwin run -c $(CONFIG) --fallback pty
 
-test: packages-test $(VENV)/.installed-dev
+test: packages-test $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 check: packages-run $(VENV)/.installed-dev
@@ -25,6 +27,51 @@ check: packages-run $(VENV)/.installed-dev
 
 bench: packages-bench $(VENV)/.installed-dev
 	PYTHONPATH=tests $(VENV)/bin/python tests/benchmark/run.py --markdown docs/performance.md
+
+# The units, and what they need, go below PREFIX/lib, where systemd looks; the program into APP.
+PREFIX ?= /usr/local
+APP ?= /opt/dertwin
+ETC := $(DESTDIR)/etc/dertwin
+LIB := $(DESTDIR)$(PREFIX)/lib
+BIN := $(DESTDIR)$(PREFIX)/bin
+UNITS := dertwin.service dertwin@.service
+
+# The service cannot read anybody's home, where other Pythons often are.
+install: PYTHON := $(shell for p in /usr/bin/python3 /usr/local/bin/python3 $(PYTHON); do \
+  $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+install: packages-install
+	$(PYTHON) -m venv --clear $(DESTDIR)$(APP)
+	$(DESTDIR)$(APP)/bin/python -m pip install --quiet --disable-pip-version-check '.[systemd]'
+	sed -i '1s|^#!.*|#!$(APP)/bin/python3|' $(DESTDIR)$(APP)/bin/dertwin
+	install -d $(BIN) $(LIB)/systemd/system $(LIB)/sysusers.d $(LIB)/tmpfiles.d $(LIB)/udev/rules.d $(ETC)
+	ln -sfn $(APP)/bin/dertwin $(BIN)/dertwin
+	for unit in $(UNITS); do \
+	  sed 's|/opt/dertwin/|$(APP)/|' systemd/$$unit >$(LIB)/systemd/system/$$unit || exit 1; \
+	done
+	install -m 644 systemd/dertwin.sysusers $(LIB)/sysusers.d/dertwin.conf
+	install -m 644 systemd/dertwin.tmpfiles $(LIB)/tmpfiles.d/dertwin.conf
+	for rules in $(wildcard systemd/*.rules); do install -m 644 $$rules $(LIB)/udev/rules.d/ || exit 1; done
+	[ -e $(ETC)/site.json ] || install -m 644 configs/simple_config.json $(ETC)/site.json
+ifeq ($(DESTDIR),)
+	systemd-sysusers $(LIB)/sysusers.d/dertwin.conf
+	systemd-tmpfiles --create $(LIB)/tmpfiles.d/dertwin.conf
+	[ ! -d /run/systemd/system ] || systemctl daemon-reload
+	[ ! -S /run/udev/control ] || { udevadm control --reload && udevadm trigger --subsystem-match=tty; }
+	@echo "Edit /etc/dertwin/site.json, then: systemctl enable --now dertwin"
+endif
+
+uninstall:
+ifeq ($(DESTDIR),)
+	[ ! -d /run/systemd/system ] || systemctl disable --now --quiet dertwin.service 'dertwin@*.service'
+endif
+	rm -rf $(DESTDIR)$(APP)
+	rm -f $(BIN)/dertwin $(UNITS:%=$(LIB)/systemd/system/%)
+	rm -f $(LIB)/sysusers.d/dertwin.conf $(LIB)/tmpfiles.d/dertwin.conf
+	rm -f $(patsubst systemd/%,$(LIB)/udev/rules.d/%,$(wildcard systemd/*.rules))
+ifeq ($(DESTDIR),)
+	[ ! -d /run/systemd/system ] || systemctl daemon-reload
+	@echo "Site configs are still in /etc/dertwin, saved states in /var/lib/dertwin."
+endif
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
@@ -42,17 +89,28 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+# Built from source: apart from the linters, that need no headers.
+$(VENV)/.installed-test: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[systemd]'
+	@touch $@
+
 # Each word is TEST=PACKAGE: the package is installed when the command TEST, or the file TEST, is missing.
 RUN_PACKAGES := socat=socat venv=python3-venv
+SYSTEMD_PACKAGES := gcc=gcc pkg-config=pkg-config python-headers=python3-dev \
+  /usr/include/systemd/sd-daemon.h=libsystemd-dev
 packages-run: NEEDED := $(RUN_PACKAGES)
-packages-test: NEEDED := $(RUN_PACKAGES) mbpoll=mbpoll umockdev-wrapper=umockdev udevadm=udev
+packages-install: NEEDED := socat=socat new-venv=python3-venv $(SYSTEMD_PACKAGES)
+packages-test: NEEDED := $(RUN_PACKAGES) mbpoll=mbpoll umockdev-wrapper=umockdev udevadm=udev \
+  systemd-analyze=systemd systemd-nspawn=systemd-container $(SYSTEMD_PACKAGES)
 packages-bench: NEEDED := $(RUN_PACKAGES) gcc=gcc /usr/include/modbus/modbus.h=libmodbus-dev
-packages-run packages-test packages-bench:
+packages-run packages-test packages-bench packages-install:
 	@missing=""; \
 	for need in $(NEEDED); do \
 	  test="$${need%%=*}"; \
 	  case "$$test" in \
 	    venv) [ -x $(VENV)/bin/python ] || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null ;; \
+	    new-venv) $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null ;; \
+	    python-headers) [ -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ;; \
 	    /*) [ -e "$$test" ] ;; \
 	    *) command -v "$$test" >/dev/null ;; \
 	  esac || missing="$$missing $${need#*=}"; \

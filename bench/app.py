@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import structlog
@@ -21,7 +22,7 @@ from bench.unit import Unit
 from dertwin.bindings import TcpBinding
 from dertwin.config import parse_asset
 from dertwin.config_errors import ConfigErrors
-from dertwin.config_links import link_errors, link_name
+from dertwin.config_links import link_errors, link_name, link_settings
 from dertwin.devices.asset import AssetConfig
 from dertwin.devices.device import Command
 from dertwin.registers.image import RegisterImage
@@ -32,6 +33,15 @@ log = structlog.get_logger()
 
 # A burst of steps (catching up, or a high simulation speed) lets requests in at least this often.
 BURST_S = 0.005
+NO_UNITS: Mapping[str, Mapping[int, Unit]] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class StepSeconds:
+    """How long (s) the last step took to make, and the longest of all."""
+
+    last: float = 0.0
+    longest: float = 0.0
 
 
 class Bench:
@@ -45,6 +55,7 @@ class Bench:
         """Build the site; nothing is opened yet."""
         self.site: Site = build_site(checked.config)
         self.clock: StepClock | None = None
+        self.tick_s = StepSeconds()
         self.links: dict[str, Link] = {}
         self.status: dict[str, LinkStatus] = {}
         self.ports = PortWatcher()
@@ -62,8 +73,7 @@ class Bench:
         self._group = await asyncio.TaskGroup().__aenter__()
         for key in self.links:
             self._start(key)
-        if self.site.config.real_time:
-            self._tasks["tick"] = self._group.create_task(self._run_clock(), name="tick")
+        self._set_pace()
         return self
 
     async def __aexit__(
@@ -79,8 +89,12 @@ class Bench:
             self._group = None
             self.ports.close()
 
-    def tick(self) -> SiteSnapshot:
-        """Make one step: take the accepted writes, step the site, show the result in the registers."""
+    def tick(self, dt_s: float | None = None) -> SiteSnapshot:
+        """Make one step of dt_s (s, the config's `step` if left out).
+
+        Take the accepted writes, step the site, show the result in the registers.
+        """
+        start = time.perf_counter()
         commands: dict[str, list[Command]] = {}
         requests: dict[str, int] = {}
         for asset_id, images in self._images.items():
@@ -91,11 +105,26 @@ class Bench:
             # The images of a device share one list of writes.
             if images and (writes := images[0].drain()):
                 commands[asset_id] = [Command(*write) for write in writes]
-        snapshot = self.site.step(commands, requests=requests)
-        for asset_id, images in self._images.items():
-            for image in images:
-                image.publish(snapshot.measurements[asset_id])
+        snapshot = self.site.step(commands, dt_s, requests)
+        self._publish()
+        taken = self.tick_s
+        taken.last = time.perf_counter() - start
+        if taken.last > taken.longest:
+            taken.longest = taken.last
         return snapshot
+
+    def go_on_from(self, time_s: float, states: Mapping[str, Any]) -> None:
+        """Let the site go on from an earlier run, and its registers show that; see Site."""
+        self.site.go_on_from(time_s, states)
+        self._publish()
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether each link is up or has failed once, and all that do not wait for hardware are up."""
+        return all(
+            status.up or (status.settled.is_set() and not self.links[key].required)
+            for key, status in self.status.items()
+        )
 
     async def settled(self) -> None:
         """Wait until each link is up or has failed once."""
@@ -135,11 +164,40 @@ class Bench:
                 if task := self._tasks.pop(key, None):
                     task.cancel()
 
+    async def reload(self, checked: CheckedSite) -> None:
+        """Serve another config: links and devices that are the same in it go on as if nothing had been.
+
+        Links that changed or went are closed, with their clients; see Site.successor for devices and time.
+        """
+        now = _settings(config for _, config in self._configs())
+        then = _settings(checked.config.assets)
+        gone = [key for key in self.links if now.get(key) != then.get(key)]
+        closing = [task for key in gone if (task := self._tasks.pop(key, None))]
+        for task in closing:
+            task.cancel()
+        await asyncio.gather(*closing, return_exceptions=True)
+        for key in gone:
+            del self.links[key], self.status[key]
+
+        self.tick(0.0)  # what was accepted since the last step belongs to the site as it was
+        self.site = self.site.successor(checked.config)
+        self._map_roots = checked.map_roots
+        self._images.clear()
+        units = {key: dict(link.units) for key, link in self.links.items()}
+        for link in self.links.values():
+            link.units.clear()
+        for asset_id, layouts in checked.layouts.items():
+            self._bind(asset_id, layouts, units)
+        self._set_pace()
+
     def _configs(self) -> Iterator[tuple[str, AssetConfig]]:
         for asset_id, device in self.site.devices.items():
             yield asset_id, device.config
 
-    def _bind(self, asset_id: str, layouts: Sequence[Layout]) -> None:
+    def _bind(
+        self, asset_id: str, layouts: Sequence[Layout], units: Mapping[str, Mapping[int, Unit]] = NO_UNITS
+    ) -> None:
+        """Put a device on its links; it takes over those of its units that are in `units`, by link."""
         device = self.site.devices[asset_id]
         measurements: Any = device.measurements
         self._images[asset_id] = []
@@ -157,7 +215,19 @@ class Bench:
                 )
                 self.status[key] = LinkStatus()
                 self._start(key)
-            self.links[key].units[binding.unit_id] = Unit(asset_id, image, self._failures)
+            unit = units.get(key, {}).get(binding.unit_id)
+            if unit is not None and unit.asset_id == asset_id:
+                image.count_on_from(unit.image)
+                unit.image = image
+            else:
+                unit = Unit(asset_id, image, self._failures)
+            self.links[key].units[binding.unit_id] = unit
+
+    def _publish(self) -> None:
+        measurements = self.site.snapshot.measurements
+        for asset_id, images in self._images.items():
+            for image in images:
+                image.publish(measurements[asset_id])
 
     def _start(self, key: str) -> None:
         if self._group is not None:
@@ -169,14 +239,35 @@ class Bench:
         async with self._turns[key]:
             await supervise(link, self.status[key])
 
-    async def _run_clock(self) -> None:
+    def _set_pace(self) -> None:
+        """Let the clock run, stand still, or change its pace, as the config has it."""
+        assert self._group is not None
         config = self.site.config
-        self.clock = StepClock(config.step / config.speed)
+        period_s = config.step / config.speed if config.real_time else None
+        if period_s == (self.clock.period_s if self.clock else None):
+            return
+        if task := self._tasks.pop("tick", None):
+            task.cancel()
+        if period_s is None:
+            self.clock = None
+            return
+        if self.clock is None:
+            self.clock = StepClock(period_s)
+        else:
+            self.clock.set_period(period_s)
+        self._tasks["tick"] = self._group.create_task(self._run_clock(self.clock), name="tick")
+
+    async def _run_clock(self, clock: StepClock) -> None:
         # Not renewed after `due`: when steps are always due, that lets nobody else in.
         burst_ends = time.monotonic() + BURST_S
         while True:
-            for _ in range(await self.clock.due()):
+            for _ in range(await clock.due()):
                 self.tick()
                 if time.monotonic() >= burst_ends:
                     await asyncio.sleep(0)
                     burst_ends = time.monotonic() + BURST_S
+
+
+def _settings(assets: Iterable[AssetConfig]) -> dict[str, tuple[object, ...]]:
+    """Return the settings of each link that assets are reached through."""
+    return {link_name(binding): link_settings(binding) for asset in assets for binding in asset.protocols}

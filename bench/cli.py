@@ -80,6 +80,15 @@ def _parser() -> argparse.ArgumentParser:
         choices=("pty", "none"),
         help="for all serial ports: whether a missing one is replaced by a virtual pair",
     )
+    run.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="go on from the state saved there, and save it (default: $STATE_DIRECTORY, else none is kept)",
+    )
+    run.add_argument(
+        "--save-every", type=seconds, default=10.0, metavar="S", help="save the state each S seconds (10)"
+    )
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="check a site config and its register maps; opens no port")
@@ -160,9 +169,14 @@ def seconds(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from bench.serve import serve
+    from pathlib import Path
 
-    return serve(options.config, options.fallback)
+    from bench.serve import RunOptions, serve
+
+    # systemd gives all state directories of a unit, separated by colons.
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    state_dir = options.state_dir or (Path(given) if given else None)
+    return serve(RunOptions(options.config, options.fallback, state_dir, options.save_every))
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -24,13 +24,17 @@ class StepClock:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Start counting now."""
-        self.period_s = period_s
         self.steps = 0
         self.late = 0
         self.skipped = 0
         self._now = now
         self._sleep = sleep
-        self._start = now()
+        self.set_period(period_s)
+
+    def set_period(self, period_s: float) -> None:
+        """Go on with steps of another period (real seconds); the next one is due a period from now."""
+        self.period_s = period_s
+        self._start = self._now() - (self.steps + self.skipped) * period_s
         self._most = max(1, round(CATCH_UP_S / period_s))
 
     @property

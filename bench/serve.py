@@ -1,10 +1,14 @@
 """`dertwin run`: serves a site in the foreground until a signal."""
 
 import asyncio
+import faulthandler
+import os
 import resource
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import structlog
 import uvloop
@@ -12,6 +16,8 @@ import uvloop
 from bench.app import Bench
 from bench.check import CheckedSite, check_site
 from bench.log import set_up_logging
+from bench.notify import Notifier, tell
+from bench.state import SAVE_EVERY_S, StateKeeper
 from dertwin.bindings import RtuBinding
 from dertwin.config_errors import ConfigErrors
 from dertwin.config_links import link_errors
@@ -21,48 +27,95 @@ log = structlog.get_logger()
 MOST_OPEN_FILES = 65536
 
 
-def serve(config: Path, fallback: Literal["pty", "none"] | None) -> int:
-    """Serve a site until SIGINT or SIGTERM and return the exit status.
+class RunOptions(NamedTuple):
+    """What to serve and how. `fallback` replaces that of all serial bindings.
 
-    `fallback` replaces that of all serial bindings. Raises ConfigErrors for a bad config.
+    States are kept in `state_dir`, unless it is None.
+    """
+
+    config: Path
+    fallback: Literal["pty", "none"] | None = None
+    state_dir: Path | None = None
+    save_every_s: float = SAVE_EVERY_S
+
+
+def serve(options: RunOptions) -> int:
+    """Serve a site until SIGINT or SIGTERM and return the exit status; SIGHUP reads the config again.
+
+    Raises ConfigErrors for a bad config.
     """
     set_up_logging()
     _allow_many_connections()
-    checked = check_site(config)
-    if fallback is not None:
-        checked = _with_fallback(checked, fallback, str(config))
-    return uvloop.run(_serve(checked))
+    faulthandler.enable(2)  # systemd ends a stuck service with SIGABRT: the log then shows where it was
+    return uvloop.run(_serve(_read(options), options))
 
 
-async def _serve(checked: CheckedSite) -> int:
-    stop = asyncio.Event()
+async def _serve(checked: CheckedSite, options: RunOptions) -> int:
+    stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    config = checked.config
-    log.info(
-        "site built",
-        site=config.site_name,
-        devices=len(checked.layouts),
-        step_s=config.step,
-        speed=config.speed,
-    )
-    if not config.real_time:
-        log.warning(
-            "real_time is false: the clock stands still", remedy="set real_time to true to let it run"
-        )
-    async with Bench(checked) as bench:
+    in_terminal = _has_terminal()
+
+    def hang_up() -> None:
+        if in_terminal and not _has_terminal():
+            stop.set()
+        else:
+            reload.set()
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    bench = Bench(checked)
+    _log_site(bench)
+    keeper = StateKeeper(options.state_dir, options.save_every_s) if options.state_dir else None
+    if keeper:
+        keeper.restore(bench)
+    notifier = Notifier(bench)
+    async with bench, asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(notifier.keep_telling()),
+            group.create_task(_keep_reloading(reload, bench, notifier, lambda: _read(options))),
+        ]
+        if keeper:
+            tasks.append(group.create_task(keeper.keep_saving(bench)))
         stopped = asyncio.create_task(stop.wait())
         settled = asyncio.create_task(bench.settled())
         await asyncio.wait((stopped, settled), return_when=asyncio.FIRST_COMPLETED)
         if settled.done():
-            print("\n".join(reachable(bench)), flush=True)
+            _print(reachable(bench))
         settled.cancel()
         await stopped
         log.info("stopping")
+        tell("STOPPING=1")
+        for task in tasks:
+            task.cancel()
+    if keeper:
+        bench.tick(0.0)  # what was accepted since the last step is to be saved too
+        keeper.save(bench)
     if clock := bench.clock:
         log.info("stopped", steps=clock.steps, late=clock.late, skipped=clock.skipped)
     return 0
+
+
+async def _keep_reloading(
+    reload: asyncio.Event, bench: Bench, notifier: Notifier, read: Callable[[], CheckedSite]
+) -> None:
+    """Serve what the config has become whenever `reload` is set; a bad config leaves everything as it is."""
+    while True:
+        await reload.wait()
+        reload.clear()
+        notifier.reloading()
+        try:
+            checked = await asyncio.to_thread(read)
+        except ConfigErrors as errors:
+            for error in errors.errors:
+                log.error("config refused", error=str(error))
+            notifier.complaint = f"config refused: {errors.errors[0]}"
+        else:
+            await bench.reload(checked)
+            await bench.settled()
+            notifier.complaint = ""
+            log.info("config reloaded", devices=len(checked.layouts), links=len(bench.links))
+        notifier.reloaded()
 
 
 def reachable(bench: Bench) -> list[str]:
@@ -84,6 +137,46 @@ def _allow_many_connections() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def _read(options: RunOptions) -> CheckedSite:
+    checked = check_site(options.config)
+    if options.fallback is None:
+        return checked
+    return _with_fallback(checked, options.fallback, str(options.config))
+
+
+def _log_site(bench: Bench) -> None:
+    config = bench.site.config
+    log.info(
+        "site built",
+        site=config.site_name,
+        devices=len(bench.site.devices),
+        step_s=config.step,
+        speed=config.speed,
+    )
+    if not config.real_time:
+        log.warning(
+            "real_time is false: the clock stands still", remedy="set real_time to true to let it run"
+        )
+
+
+def _print(lines: list[str]) -> None:
+    """Print lines; when nobody reads them any more, the site goes on all the same."""
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:
+        # Python still flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _has_terminal() -> bool:
+    """Tell whether we run in a terminal that is still there: when it goes, it sends SIGHUP too."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _with_fallback(checked: CheckedSite, fallback: Literal["pty", "none"], file: str) -> CheckedSite:

@@ -31,6 +31,8 @@ class SiteConfig(EnvironmentConfig):
     simulated seconds in each real one, otherwise the caller makes each step. Register
     maps are looked for in `register_map_root`, which is relative to the config file or, if it is not
     there, to the working directory; left out, in the config file's folder; and then among the shipped ones.
+    With `persist` a service that has a folder for it saves what the devices have become, and goes on
+    from there when it is started again.
     """
 
     site_name: str = Field(default="site", min_length=1)
@@ -38,6 +40,7 @@ class SiteConfig(EnvironmentConfig):
     real_time: bool = True
     speed: float = Field(default=1.0, gt=0, le=1000)
     register_map_root: str | None = Field(default=None, min_length=1)
+    persist: bool = True
     assets: list[Asset] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -42,6 +42,12 @@ def client_end(path: str) -> str:
     return path + "_client"
 
 
+def link_settings(binding: Binding) -> tuple[object, ...]:
+    """Return what all bindings of a link have in common."""
+    names = LINE_SETTINGS if isinstance(binding, RtuBinding) else SOCKET_SETTINGS
+    return (link_name(binding), *(getattr(binding, name) for name in names))
+
+
 def link_errors(file: str, bindings: Mapping[str, Binding]) -> Iterator[ConfigError]:
     """Yield what keeps bindings, given by their place in the document, from being served together."""
     first_of: dict[str, str] = {}

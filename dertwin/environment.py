@@ -226,6 +226,11 @@ class Environment:
         self._nominal_v = grid.nominal_v_ll if isinstance(grid, GridVoltage) else NOMINAL.nominal_voltage_ll_v
         self._timeline = Timeline(config.events) if config.events else None
 
+    def go_on_from(self, time_s: float) -> None:
+        """Let the simulated time since the start of the run be time_s (s) from now on."""
+        self.time_s = time_s
+        self._time_lost_s = 0.0
+
     def step(self, dt_s: float) -> Conditions:
         """Advance by dt_s (s, >= 0) and return the conditions at the end of the step."""
         # Compensated summation: after a week of 0.1 s steps the clock is still right to the last bit.

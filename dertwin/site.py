@@ -15,7 +15,7 @@ from dertwin.config_errors import use
 from dertwin.devices.asset import AssetConfig
 from dertwin.devices.device import Command, Conditions, Device, Measurements, PccFlow
 from dertwin.devices.meter import EnergyMeter
-from dertwin.environment import Environment
+from dertwin.environment import Environment, EnvironmentConfig
 
 NO_COMMANDS: Mapping[str, Sequence[Command]] = MappingProxyType({})
 NO_REQUESTS: Mapping[str, int] = MappingProxyType({})
@@ -92,6 +92,33 @@ class Site:
         time_s = self._environment.time_s
         self.snapshot = SiteSnapshot(time_s, conditions, pcc, MappingProxyType(measurements))
         return self.snapshot
+
+    def go_on_from(self, time_s: float, states: Mapping[str, Any]) -> None:
+        """Go on at a simulated time (s) with states that devices of equal ratings had, by asset id."""
+        if time_s != self._environment.time_s:
+            self._environment.go_on_from(time_s)
+        for asset_id, state in states.items():
+            self._known(asset_id).state = state
+        self.snapshot = self.step(dt_s=0.0)
+
+    def successor(self, config: SiteConfig) -> "Site":
+        """Return the site of another config that goes on where this one is, which is not to be used any more.
+
+        Time goes on. So does the noise of the surroundings, unless they changed, and every device whose
+        asset id, type and ratings are still the same. Assets added at run time are not in a config, and go.
+        """
+        site = Site(config)
+        if all(
+            getattr(config, name) == getattr(self.config, name) for name in EnvironmentConfig.model_fields
+        ):
+            site._environment = self._environment
+        same = {
+            asset_id: device.state
+            for asset_id, device in self.devices.items()
+            if asset_id in site.devices and site.devices[asset_id].config.ratings() == device.config.ratings()
+        }
+        site.go_on_from(self.time_s, same)
+        return site
 
     def add_asset(self, config: AssetConfig | Mapping[str, Any]) -> str:
         """Add a device that counts from the next step on; return its asset id.

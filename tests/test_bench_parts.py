@@ -12,7 +12,7 @@ from support.tcp import ask
 
 from bench.app import Bench
 from bench.check import check_asset, check_site
-from bench.serve import serve
+from bench.serve import RunOptions, serve
 from dertwin.config_errors import ConfigErrors
 from dertwin.devices.asset import AssetConfig
 from dertwin.devices.device import Command, CommandRange, Conditions
@@ -123,4 +123,4 @@ def test_lines_that_only_their_virtual_pairs_bring_together_are_refused_when_the
     )
     assert check_site(tmp_path / "site.yaml")
     with pytest.raises(ConfigErrors, match=r'site.yaml: assets\[1\].protocols\[0\].port: "/dev/b/a" is not'):
-        serve(tmp_path / "site.yaml", "pty")
+        serve(RunOptions(tmp_path / "site.yaml", "pty"))

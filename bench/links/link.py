@@ -19,6 +19,11 @@ class Link(Protocol):
         ...
 
     @property
+    def required(self) -> bool:
+        """Tell whether a service is not ready without the link, as it does not wait for hardware."""
+        ...
+
+    @property
     def units(self) -> dict[int, Unit]:
         """Return the units served here by unit id; may change while the link is up."""
         ...

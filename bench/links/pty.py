@@ -10,10 +10,21 @@ import sys
 from collections.abc import AsyncIterator, Callable
 
 from bench.links.link import LinkDown
-from dertwin.config_links import client_end
+from dertwin.config_links import client_end, pair_path
+from dertwin.port_match import PortMatch
 
 APPEAR_TIMEOUT_S = 3.0
 _PR_SET_PDEATHSIG = 1
+
+
+def served_path(port: str | PortMatch) -> str:
+    """Return where our end of the virtual pair for a port of the config is made.
+
+    A system service, whose /tmp is its own, has a folder in /run for what clients open (systemd sets
+    RUNTIME_DIRECTORY).
+    """
+    path, folder = pair_path(port), os.environ.get("RUNTIME_DIRECTORY")
+    return os.path.join(folder, os.path.basename(path)) if folder and path != port else path
 
 
 @contextlib.asynccontextmanager
@@ -35,7 +46,9 @@ async def virtual_pair(path: str) -> AsyncIterator[None]:
     try:
         socat = await asyncio.create_subprocess_exec(
             "socat",
-            *(f"pty,rawer,link={end}" for end in ends),
+            f"pty,rawer,link={path}",
+            # As open to all as a TCP port: clients run as other users than a system service.
+            f"pty,rawer,mode=0666,link={client_end(path)}",
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             preexec_fn=_die_with_parent(),

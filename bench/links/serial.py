@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from bench.links.line import Line, LineTiming
 from bench.links.link import LinkDown
-from bench.links.pty import virtual_pair
+from bench.links.pty import served_path, virtual_pair
 from bench.links.settings import open_port
 from bench.ports import Port, PortAbsent, PortWatcher
 from bench.unit import Unit
 from dertwin.bindings import RtuBinding
-from dertwin.config_links import client_end, pair_path
+from dertwin.config_links import client_end
 from dertwin.modbus.rtu import LineCounters, silent_interval_s
 from dertwin.port_match import PortMatch
 
@@ -35,6 +35,12 @@ class SerialLink:
         """Return the link's name in logs and metrics."""
         return f"rtu {self.binding.port}"
 
+    @property
+    def required(self) -> bool:
+        """Tell whether the line needs no adapter."""
+        port = self.binding.port
+        return isinstance(port, str) and port.startswith("pty:")
+
     async def serve(self, up: Callable[[str], None]) -> None:
         """Open the port, or make the virtual pair, and serve until cancelled; see Link."""
         path, why = None, ""
@@ -48,7 +54,7 @@ class SerialLink:
         if path is not None:
             await self._serve_port((path,), lambda: up(path))
             return
-        pair = pair_path(self.binding.port)
+        pair = served_path(self.binding.port)
         ends = (pair, client_end(pair))
         async with virtual_pair(pair):
             await self._serve_port(ends, lambda: up(f"{pair}, open {ends[1]} in the client{why}"))

@@ -69,7 +69,13 @@ class _Attempts:
             self._breaks += 1
         self._holding = None
         if reason not in self.told:
-            log.warning("link down", link=self._link.name, reason=reason, retry_s=self.retry_s)
+            log.warning(
+                "link down",
+                link=self._link.name,
+                reason=reason,
+                retry_s=self.retry_s,
+                device=_devices(self._link),
+            )
         self.told = {reason} | (self.told if self._is_loose() else set())
         self._status.up, self._status.reason = False, reason
         self._status.settled.set()
@@ -89,7 +95,13 @@ class _Attempts:
 
     def _tell_up(self) -> None:
         self.told = set()
-        log.info("link up", link=self._link.name, where=self._status.where, units=sorted(self._link.units))
+        log.info(
+            "link up",
+            link=self._link.name,
+            where=self._status.where,
+            units=sorted(self._link.units),
+            device=_devices(self._link),
+        )
 
 
 async def supervise(
@@ -106,8 +118,12 @@ async def supervise(
                 attempts.down(str(error))
             except Exception as error:
                 if repr(error) not in attempts.told:
-                    log.exception("link failed", link=link.name)
+                    log.exception("link failed", link=link.name, device=_devices(link))
                 attempts.down(repr(error))
             await sleep(attempts.retry_s)
     finally:
         attempts.end()
+
+
+def _devices(link: Link) -> list[str]:
+    return sorted({unit.asset_id for unit in link.units.values()})

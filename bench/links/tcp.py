@@ -78,6 +78,11 @@ class TcpLink:
         return f"{'tcp' if self.kind == 'modbus_tcp' else 'rtu-over-tcp'} {self._where}"
 
     @property
+    def required(self) -> bool:
+        """Tell that an address needs no hardware."""
+        return True
+
+    @property
     def connections(self) -> int:
         """Return how many clients are connected."""
         return len(self._connections)

@@ -90,6 +90,10 @@ class AssetConfig(FrozenModel):
             self.build()
         return self
 
+    def ratings(self) -> dict[str, Any]:
+        """Return what a state belongs to, as JSON has it: no names, bindings or protection settings."""
+        return self.model_dump(mode="json", exclude={*AssetConfig.model_fields, "grid_protection"})
+
     def build(self) -> Device:
         """Build the device that this config describes."""
         raise NotImplementedError

@@ -61,6 +61,11 @@ class RegisterImage:
         self._measurements = measurements
         self._stale = True
 
+    def count_on_from(self, former: "RegisterImage") -> None:
+        """Go on with the counts of the image that this one replaces."""
+        self.saturated = former.saturated
+        self.saturated_by = former.saturated_by
+
     def drain(self) -> list[tuple[str, float]]:
         """Return and forget the accepted writes since the last call, in order: SI name and SI value."""
         writes = self._writes.copy()
