@@ -11,6 +11,7 @@ import structlog
 
 from bench.check import CheckedSite, check_asset
 from bench.clock import StepClock
+from bench.counters import Writes
 from bench.links.link import Link
 from bench.links.serial import SerialLink
 from bench.links.supervise import LinkStatus, supervise
@@ -46,6 +47,8 @@ class Bench:
         self.clock: StepClock | None = None
         self.links: dict[str, Link] = {}
         self.status: dict[str, LinkStatus] = {}
+        self.writes = Writes()
+        self.tick_s = (0.0, 0.0)  # what the last step took, and the longest one
         self._images: dict[str, list[RegisterImage]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -86,6 +89,7 @@ class Bench:
             # The images of a device share one list of writes.
             if images and (writes := images[0].drain()):
                 commands[asset_id] = [Command(*write) for write in writes]
+                self.writes.note(asset_id, (name for name, _ in writes))
         snapshot = self.site.step(commands, requests=requests)
         for asset_id, images in self._images.items():
             for image in images:
@@ -122,6 +126,7 @@ class Bench:
         """
         self.site.remove_asset(asset_id)
         del self._images[asset_id]
+        self.writes.by_device.pop(asset_id, None)
         for key, link in list(self.links.items()):
             for unit_id in [unit_id for unit_id, unit in link.units.items() if unit.asset_id == asset_id]:
                 del link.units[unit_id]
@@ -171,7 +176,10 @@ class Bench:
         burst_ends = time.monotonic() + BURST_S
         while True:
             for _ in range(await self.clock.due()):
+                started_at = time.monotonic()
                 self.tick()
-                if time.monotonic() >= burst_ends:
+                now = time.monotonic()
+                self.tick_s = (now - started_at, max(self.tick_s[1], now - started_at))
+                if now >= burst_ends:
                     await asyncio.sleep(0)
                     burst_ends = time.monotonic() + BURST_S

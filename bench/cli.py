@@ -80,6 +80,19 @@ def _parser() -> argparse.ArgumentParser:
         choices=("pty", "none"),
         help="for all serial ports: whether a missing one is replaced by a virtual pair",
     )
+    run.add_argument(
+        "--listen-metrics",
+        type=_address,
+        default="127.0.0.1:9555",
+        metavar="HOST:PORT",
+        help="where /metrics, /healthz, /readyz and /status are (default %(default)s; `none`: nowhere)",
+    )
+    run.add_argument(
+        "--web-config",
+        type=Path,
+        metavar="FILE",
+        help="TLS and users for these, as for Prometheus exporters",
+    )
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="check a site config and its register maps; opens no port")
@@ -151,7 +164,17 @@ def seconds(text: str) -> float:
 def _run(options: argparse.Namespace) -> int:
     from bench.serve import serve
 
-    return serve(options.config, options.fallback)
+    return serve(options.config, options.fallback, options.listen_metrics, options.web_config)
+
+
+def _address(text: str) -> tuple[str, int] | None:
+    if text == "none":
+        return None
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; use HOST:PORT, :PORT (any host), or none")
+    return host or "0.0.0.0", int(port)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -1,8 +1,10 @@
 """`dertwin run`: serves a site in the foreground until a signal."""
 
 import asyncio
+import contextlib
 import resource
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +13,10 @@ import uvloop
 
 from bench.app import Bench
 from bench.check import CheckedSite, check_site
+from bench.http import HttpLink, pages
+from bench.links.supervise import LinkStatus, supervise
 from bench.log import set_up_logging
+from bench.web_config import Access
 from dertwin.bindings import RtuBinding
 from dertwin.config_errors import ConfigErrors
 from dertwin.config_links import link_errors
@@ -21,20 +26,26 @@ log = structlog.get_logger()
 MOST_OPEN_FILES = 65536
 
 
-def serve(config: Path, fallback: Literal["pty", "none"] | None) -> int:
+def serve(
+    config: Path,
+    fallback: Literal["pty", "none"] | None,
+    listen_metrics: tuple[str, int] | None,
+    web_config: Path | None,
+) -> int:
     """Serve a site until SIGINT or SIGTERM and return the exit status.
 
-    `fallback` replaces that of all serial bindings. Raises ConfigErrors for a bad config.
+    `fallback` replaces that of all serial bindings; `listen_metrics` is where watchers find the pages
+    of bench/http.py, under the conditions of `web_config`. Raises ConfigErrors for a bad config.
     """
     set_up_logging()
     _allow_many_connections()
     checked = check_site(config)
     if fallback is not None:
         checked = _with_fallback(checked, fallback, str(config))
-    return uvloop.run(_serve(checked))
+    return uvloop.run(_serve(checked, listen_metrics, Access(web_config)))
 
 
-async def _serve(checked: CheckedSite) -> int:
+async def _serve(checked: CheckedSite, listen_metrics: tuple[str, int] | None, access: Access) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -51,7 +62,7 @@ async def _serve(checked: CheckedSite) -> int:
         log.warning(
             "real_time is false: the clock stands still", remedy="set real_time to true to let it run"
         )
-    async with Bench(checked) as bench:
+    async with Bench(checked) as bench, _watched(bench, listen_metrics, access):
         stopped = asyncio.create_task(stop.wait())
         settled = asyncio.create_task(bench.settled())
         await asyncio.wait((stopped, settled), return_when=asyncio.FIRST_COMPLETED)
@@ -63,6 +74,20 @@ async def _serve(checked: CheckedSite) -> int:
     if clock := bench.clock:
         log.info("stopped", steps=clock.steps, late=clock.late, skipped=clock.skipped)
     return 0
+
+
+@contextlib.asynccontextmanager
+async def _watched(bench: Bench, address: tuple[str, int] | None, access: Access) -> AsyncIterator[None]:
+    """Serve the pages about a bench; a port that is in use hurts nobody else and is tried again."""
+    if address is None:
+        yield
+        return
+    task = asyncio.create_task(supervise(HttpLink(*address, access, pages(bench)), LinkStatus()))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 def reachable(bench: Bench) -> list[str]:

@@ -7,10 +7,12 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import cast
 
 import structlog
 
+from bench.counters import Latency
 from bench.links.link import LinkDown
 from bench.log import OncePerMinute
 from bench.unit import Unit
@@ -62,6 +64,7 @@ class TcpLink:
         self.units: dict[int, Unit] = {}
         self.counters = TcpCounters()
         self.line_counters = rtu.LineCounters()
+        self.latency = Latency()
         self.log_protocol_error = log_protocol_error
         self.unknown_unit = binding.unknown_unit
         self.kind = binding.kind
@@ -191,18 +194,19 @@ class MbapConnection(TcpConnection):
         return bool(self._buffer)
 
     def data_received(self, data: bytes) -> None:
+        received_at = perf_counter()
         link = self._link
         link.active(self)
         self._buffer += data
         try:
             frames = mbap.take_frames(self._buffer)
         except mbap.UntrustedStream as error:
-            self._answer(error.frames)
+            self._answer(error.frames, received_at)
             self._give_up(str(error))
         else:
-            self._answer(frames)
+            self._answer(frames, received_at)
 
-    def _answer(self, frames: list[mbap.Frame]) -> None:
+    def _answer(self, frames: list[mbap.Frame], received_at: float) -> None:
         units = self._link.units
         replies = []
         for transaction_id, unit_id, pdu in frames:
@@ -217,6 +221,7 @@ class MbapConnection(TcpConnection):
                 replies.append(mbap.frame(transaction_id, unit_id, reply))
         if replies:
             self.transport.write(b"".join(replies))
+            self._link.latency.observe(perf_counter() - received_at, len(replies))
 
     def _give_up(self, reason: str) -> None:
         link = self._link
@@ -257,9 +262,14 @@ class RtuConnection(TcpConnection):
         self._answer(self._decoder.silence())
 
     def _answer(self, frames: list[rtu.RtuFrame]) -> None:
+        link = self._link
+        taken_at = perf_counter()
         for kind, unit_id, pdu in frames:
             if kind is rtu.Kind.BROADCAST:
-                for unit in self._link.units.values():
+                for unit in link.units.values():
                     unit.respond(pdu)
-            elif kind is rtu.Kind.OWN and (reply := self._link.units[unit_id].respond(pdu)):
-                self.transport.write(rtu.frame(unit_id, reply))
+            elif kind is rtu.Kind.OWN and (reply := link.units[unit_id].respond(pdu)):
+                adu = rtu.frame(unit_id, reply)
+                self.transport.write(adu)
+                link.line_counters.sent_bytes += len(adu)
+                link.latency.observe(perf_counter() - taken_at, 1)

@@ -5,8 +5,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dertwin.site import build_site
 from table import Figure
+
+from dertwin.site import build_site
 
 ROUNDS = 3
 HUNDRED_STEPS = 1000
