@@ -114,9 +114,8 @@ class HttpLink:
     async def serve(self, up: Callable[[str], None]) -> None:
         """Listen until cancelled; see Link."""
         loop = asyncio.get_running_loop()
-        host, port = self._address
         try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
             listener = socket.create_server(self._address, family=family, backlog=MAX_CONNECTIONS)
         except OSError as error:
             raise LinkDown(f"cannot listen: {error.strerror}; see --listen-metrics") from error

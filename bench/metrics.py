@@ -4,7 +4,7 @@ Everything is read at the scrape; while the site runs, nothing is done for it bu
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -33,9 +33,10 @@ def registry(bench: Bench) -> CollectorRegistry:
 
 
 class _Source(NamedTuple):
-    """Where one sample comes from: a device, and the terms that make its value."""
+    """Where one sample comes from: a device, what its measurements are, and the terms of the value."""
 
     asset_id: str
+    kind: type
     labels: Labels
     terms: tuple[tuple[int, float], ...]
 
@@ -45,8 +46,13 @@ class SiteCollector(Collector):
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._planned_for: object = None
+        self._planned_for: Mapping[str, Device] = {}
+        self._site_name = ""
+        self._sources: dict[str, list[tuple[str, _Source]]] = {}
         self._plan: dict[str, list[_Source]] = {}
+        # Labels take several times what a scrape takes: rendered now, they make no client wait later.
+        for _ in self.collect():
+            pass
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families; the bench may go on between two of them."""
@@ -60,17 +66,16 @@ class SiteCollector(Collector):
     def _telemetry(self) -> Iterator[Metric]:
         site = self._bench.site
         if self._planned_for is not site.devices:  # it is another mapping once a device comes or goes
-            self._plan = _plan(site.config.site_name, site.devices.items())
-            self._planned_for = site.devices
+            self._make_plan(site.config.site_name, site.devices)
         measurements: Any = site.snapshot.measurements
         for name, sources in list(self._plan.items()):
             kind, text = METRICS[name]
             metric = family(name, kind, text)
             sample_name = f"{name}_total" if kind == "counter" else name
             samples = metric.samples
-            for asset_id, sample_labels, terms in sources:
+            for asset_id, measured_kind, sample_labels, terms in sources:
                 measured = measurements.get(asset_id)
-                if measured is None:  # it was added after the last step
+                if type(measured) is not measured_kind:  # it came after the last step
                     continue
                 ((index, factor), *more) = terms
                 value = measured[index] * factor
@@ -79,21 +84,33 @@ class SiteCollector(Collector):
                 samples.append(Sample(sample_name, sample_labels, value))
             yield metric
 
+    def _make_plan(self, site_name: str, devices: Mapping[str, Device]) -> None:
+        """Work out, for each metric, which measurements of which devices it shows."""
+        if site_name != self._site_name:  # all labels have it
+            self._planned_for, self._site_name = {}, site_name
+        known, self._sources = self._sources, {}
+        for asset_id, device in devices.items():
+            if self._planned_for.get(asset_id) is device:
+                self._sources[asset_id] = known[asset_id]
+            else:
+                self._sources[asset_id] = list(_sources(site_name, asset_id, device))
+        self._plan = {}
+        for sources in self._sources.values():
+            for name, source in sources:
+                self._plan.setdefault(name, []).append(source)
+        self._planned_for = devices
 
-def _plan(site_name: str, devices: Iterable[tuple[str, Device]]) -> dict[str, list[_Source]]:
-    """Work out, for each metric, which measurements of which devices it shows."""
-    plan: dict[str, list[_Source]] = {name: [] for name in METRICS}
-    for asset_id, device in devices:
-        terms: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[int, float]]] = {}
-        fields: Sequence[str] = type(device.measurements)._fields  # type: ignore[attr-defined]
-        table = TELEMETRY[device.config.type]
-        for index, field in enumerate(fields):
-            if shown := table.get(field):
-                terms.setdefault((shown.metric, shown.labels), []).append((index, shown.factor))
-        own = device_labels(site_name, asset_id, device.config.type)
-        for (name, more), parts in terms.items():
-            plan[name].append(_Source(asset_id, labels(*own, *more), tuple(parts)))
-    return {name: sources for name, sources in plan.items() if sources}
+
+def _sources(site_name: str, asset_id: str, device: Device) -> Iterator[tuple[str, _Source]]:
+    terms: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[int, float]]] = {}
+    kind: Any = type(device.measurements)
+    table = TELEMETRY[device.config.type]
+    for index, field in enumerate(kind._fields):
+        if shown := table.get(field):
+            terms.setdefault((shown.metric, shown.labels), []).append((index, shown.factor))
+    own = device_labels(site_name, asset_id, device.config.type)
+    for (name, more), parts in terms.items():
+        yield name, _Source(asset_id, kind, labels(*own, *more), tuple(parts))
 
 
 def device_labels(site_name: str, asset_id: str, device_type: str) -> tuple[tuple[str, str], ...]:
