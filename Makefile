@@ -45,7 +45,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 # Each word is TEST=PACKAGE: the package is installed when the command TEST, or the file TEST, is missing.
 RUN_PACKAGES := socat=socat venv=python3-venv
 packages-run: NEEDED := $(RUN_PACKAGES)
-packages-test: NEEDED := $(RUN_PACKAGES) mbpoll=mbpoll
+packages-test: NEEDED := $(RUN_PACKAGES) mbpoll=mbpoll prometheus=prometheus curl=curl
 packages-bench: NEEDED := $(RUN_PACKAGES) gcc=gcc /usr/include/modbus/modbus.h=libmodbus-dev
 packages-run packages-test packages-bench:
 	@missing=""; \
