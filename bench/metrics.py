@@ -36,7 +36,7 @@ class _Source(NamedTuple):
     """Where one sample comes from: a device, what its measurements are, and the terms of the value."""
 
     asset_id: str
-    kind: type
+    kind: type[Any]
     labels: Labels
     terms: tuple[tuple[int, float], ...]
 
@@ -67,14 +67,14 @@ class SiteCollector(Collector):
         site = self._bench.site
         if self._planned_for is not site.devices:  # it is another mapping once a device comes or goes
             self._make_plan(site.config.site_name, site.devices)
-        measurements: Any = site.snapshot.measurements
+        measurements = site.snapshot.measurements
         for name, sources in list(self._plan.items()):
             kind, text = METRICS[name]
             metric = family(name, kind, text)
             sample_name = f"{name}_total" if kind == "counter" else name
             samples = metric.samples
             for asset_id, measured_kind, sample_labels, terms in sources:
-                measured = measurements.get(asset_id)
+                measured: Any = measurements.get(asset_id)
                 if type(measured) is not measured_kind:  # it came after the last step
                     continue
                 ((index, factor), *more) = terms
