@@ -144,9 +144,7 @@ def _add_histogram(metric: Metric, pairs: Pairs, latency: Latency) -> None:
 
 def _saturated(seen: list[_Seen], types: dict[str, str]) -> Iterator[Metric]:
     values = family("dertwin_saturated_values", "counter", "Values that did not fit into their register.")
-    registers = family(
-        "dertwin_saturated_register_values", "counter", "The same by register, once it happened."
-    )
+    registers = family("dertwin_saturated_register_values", "counter", "The same by register that had any.")
     for pairs, _, _, units in seen:
         for unit_id, unit in units:
             own = _unit_labels(pairs, unit_id, unit, types)
@@ -182,7 +180,7 @@ def _lines(seen: list[_Seen]) -> Iterator[Metric]:
     busy = family(
         "dertwin_line_busy_seconds",
         "counter",
-        "Time that the bytes took on the line; its rate is utilisation.",
+        "Time that the bytes took; its rate is utilisation.",
     )
     for pairs, link, _, _ in seen:
         counters = _line_counters(link)

@@ -214,3 +214,13 @@ def test_the_histogram_counts_a_bound_as_below_it() -> None:
     latency.observe(LATENCY_BOUNDS_S[2] * 1.001, 1)
     latency.observe(1e9, 1)
     assert (latency.buckets[2], latency.buckets[3], latency.buckets[-1]) == (3, 1, 1)
+
+
+def test_the_documentation_has_every_metric(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    documented = set(re.findall(r"^\| `(dertwin_\w+)`", page, re.MULTILINE))
+    shown = set()
+    for metric in registry(bench_of(tmp_path, *({"type": device_type} for device_type in TYPES))).collect():
+        if metric.name.startswith("dertwin_"):
+            shown.add(f"{metric.name}_total" if metric.type == "counter" else metric.name)
+    assert documented == shown

@@ -18,6 +18,7 @@ from support.prometheus import ROOT, Prometheus, needs_prometheus, prometheus
 from support.service import free_port, service, wait_for
 from support.tcp import Client
 
+from bench.web_config import WebConfig
 from dertwin.registers.map import load_map
 
 RULES = sorted((ROOT / "configs/prometheus/rules").glob("*.yml"))
@@ -234,3 +235,18 @@ def test_grafana_and_the_compose_file_find_what_they_name() -> None:
     )["datasources"]
     listens = next(w for w in compose["services"]["prometheus"]["command"] if "listen-address" in w)
     assert source["url"] == f"http://{listens.split('=')[1]}"
+
+
+def test_the_documentation_has_every_dashboard_and_alert() -> None:
+    page = (ROOT / "docs/metrics.md").read_text()
+    rows = set(re.findall(r"^\| ([^|`]+) \|", page, re.MULTILINE))
+    titles = {json.loads(path.read_text())["title"].removeprefix("dertwin: ") for path in DASHBOARDS}
+    assert titles <= rows
+    assert {rule["alert"] for rule in rules() if "alert" in rule} <= rows
+
+
+def test_the_web_config_of_the_documentation_is_good() -> None:
+    (block,) = re.findall(
+        r"^```yaml\n(.*?)^```", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert WebConfig.model_validate(yaml.safe_load(block)).basic_auth_users
