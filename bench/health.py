@@ -1,13 +1,13 @@
 """Whether the service is alive and ready, and what it would tell about itself."""
 
 import platform
-from importlib.metadata import version
 from typing import Any
 
 from bench.app import Bench
 from bench.clock import CATCH_UP_S
+from dertwin import __version__
 
-VERSIONS = {"version": version("dertwin"), "python": platform.python_version()}
+VERSIONS = {"version": __version__, "python": platform.python_version()}
 # A loop that is this far behind is stuck, whatever the machine has to do besides.
 STUCK_S = 10.0
 
@@ -44,8 +44,8 @@ def status(bench: Bench) -> dict[str, Any]:
             "late": clock.late if clock else 0,
             "skipped": clock.skipped if clock else 0,
             "lag_s": clock.lag_s if clock else 0.0,
-            "last_s": bench.tick_s[0],
-            "longest_s": bench.tick_s[1],
+            "last_s": bench.tick_s.last,
+            "longest_s": bench.tick_s.longest,
         },
         "devices": [
             {"id": asset_id, "type": device.config.type, "links": _links(bench, asset_id)}

@@ -149,9 +149,8 @@ def _surroundings(bench: Bench) -> Iterator[Metric]:
 
 
 def _clock(bench: Bench) -> Iterator[Metric]:
-    config, clock = bench.site.config, bench.clock
+    config, clock, took = bench.site.config, bench.clock, bench.tick_s
     own = labels(("site", config.site_name))
-    last_s, longest_s = bench.tick_s
     for name, kind, text, value in (
         ("dertwin_simulated_seconds", "counter", "Simulated time since the start.", bench.site.time_s),
         ("dertwin_step_seconds", "gauge", "Simulated time of a step.", config.step),
@@ -176,8 +175,13 @@ def _clock(bench: Bench) -> Iterator[Metric]:
             clock.lag_s if clock else 0.0,
         ),
         ("dertwin_tick_period_seconds", "gauge", "Real time between steps.", config.step / config.speed),
-        ("dertwin_tick_duration_seconds", "gauge", "What the last step took to compute.", last_s),
-        ("dertwin_tick_duration_max_seconds", "gauge", "What the longest step took to compute.", longest_s),
+        ("dertwin_tick_duration_seconds", "gauge", "What the last step took to compute.", took.last),
+        (
+            "dertwin_tick_duration_max_seconds",
+            "gauge",
+            "What the longest step took to compute.",
+            took.longest,
+        ),
     ):
         metric = family(name, kind, text)
         add(metric, own, value)
