@@ -161,20 +161,22 @@ def seconds(text: str) -> float:
     return float(text)
 
 
-def _run(options: argparse.Namespace) -> int:
-    from bench.serve import serve
-
-    return serve(options.config, options.fallback, options.listen_metrics, options.web_config)
-
-
 def _address(text: str) -> tuple[str, int] | None:
+    from argparse import ArgumentTypeError
+
     if text == "none":
         return None
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; use HOST:PORT, :PORT (any host), or none")
+        raise ArgumentTypeError(f"{text!r} is not allowed; use HOST:PORT, :PORT (any host), or none")
     return host or "0.0.0.0", int(port)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from bench.serve import serve
+
+    return serve(options.config, options.fallback, options.listen_metrics, options.web_config)
 
 
 def _check(options: argparse.Namespace) -> int:
