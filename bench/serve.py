@@ -30,8 +30,8 @@ MOST_OPEN_FILES = 65536
 def serve(
     config: Path,
     fallback: Literal["pty", "none"] | None,
-    listen_metrics: tuple[str, int] | None,
-    web_config: Path | None,
+    listen_metrics: tuple[str, int] | None = None,
+    web_config: Path | None = None,
 ) -> int:
     """Serve a site until SIGINT or SIGTERM and return the exit status.
 
