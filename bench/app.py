@@ -12,6 +12,7 @@ import structlog
 
 from bench.check import CheckedSite, check_asset
 from bench.clock import StepClock
+from bench.counters import Writes
 from bench.links.link import Link
 from bench.links.serial import SerialLink
 from bench.links.supervise import LinkStatus, supervise
@@ -59,6 +60,7 @@ class Bench:
         self.links: dict[str, Link] = {}
         self.status: dict[str, LinkStatus] = {}
         self.ports = PortWatcher()
+        self.writes = Writes()
         self._images: dict[str, list[RegisterImage]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -105,6 +107,7 @@ class Bench:
             # The images of a device share one list of writes.
             if images and (writes := images[0].drain()):
                 commands[asset_id] = [Command(*write) for write in writes]
+                self.writes.note(asset_id, (name for name, _ in writes))
         snapshot = self.site.step(commands, dt_s, requests)
         self._publish()
         taken = self.tick_s
@@ -156,6 +159,7 @@ class Bench:
         """
         self.site.remove_asset(asset_id)
         del self._images[asset_id]
+        self.writes.by_device.pop(asset_id, None)
         for key, link in list(self.links.items()):
             for unit_id in [unit_id for unit_id, unit in link.units.items() if unit.asset_id == asset_id]:
                 del link.units[unit_id]

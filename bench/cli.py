@@ -89,6 +89,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--save-every", type=seconds, default=10.0, metavar="S", help="save the state each S seconds (10)"
     )
+    run.add_argument(
+        "--listen-metrics",
+        type=_address,
+        default="127.0.0.1:9555",
+        metavar="HOST:PORT",
+        help="where /metrics, /healthz, /readyz and /status are (default %(default)s; `none`: nowhere)",
+    )
+    run.add_argument(
+        "--web-config",
+        type=Path,
+        metavar="FILE",
+        help="TLS and users for these, as for Prometheus exporters",
+    )
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="check a site config and its register maps; opens no port")
@@ -168,6 +181,18 @@ def seconds(text: str) -> float:
     return float(text)
 
 
+def _address(text: str) -> tuple[str, int] | None:
+    from argparse import ArgumentTypeError
+
+    if text == "none":
+        return None
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ArgumentTypeError(f"{text!r} is not allowed; use HOST:PORT, :PORT (any host), or none")
+    return host or "0.0.0.0", int(port)
+
+
 def _run(options: argparse.Namespace) -> int:
     from pathlib import Path
 
@@ -175,8 +200,16 @@ def _run(options: argparse.Namespace) -> int:
 
     # systemd gives all state directories of a unit, separated by colons.
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    state_dir = options.state_dir or (Path(given) if given else None)
-    return serve(RunOptions(options.config, options.fallback, state_dir, options.save_every))
+    return serve(
+        RunOptions(
+            options.config,
+            options.fallback,
+            options.state_dir or (Path(given) if given else None),
+            options.save_every,
+            options.listen_metrics,
+            options.web_config,
+        )
+    )
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -1,12 +1,14 @@
 """`dertwin run`: serves a site in the foreground until a signal."""
 
 import asyncio
+import contextlib
 import faulthandler
+import gc
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,9 +17,12 @@ import uvloop
 
 from bench.app import Bench
 from bench.check import CheckedSite, check_site
+from bench.http import HttpLink, pages
+from bench.links.supervise import LinkStatus, supervise
 from bench.log import set_up_logging
 from bench.notify import Notifier, tell
 from bench.state import SAVE_EVERY_S, StateKeeper
+from bench.web_config import Access
 from dertwin.bindings import RtuBinding
 from dertwin.config_errors import ConfigErrors
 from dertwin.config_links import link_errors
@@ -30,13 +35,16 @@ MOST_OPEN_FILES = 65536
 class RunOptions(NamedTuple):
     """What to serve and how. `fallback` replaces that of all serial bindings.
 
-    States are kept in `state_dir`, unless it is None.
+    States are kept in `state_dir`, unless it is None; `listen_metrics` is where watchers find the pages
+    of bench/http.py, under the conditions of `web_config`.
     """
 
     config: Path
     fallback: Literal["pty", "none"] | None = None
     state_dir: Path | None = None
     save_every_s: float = SAVE_EVERY_S
+    listen_metrics: tuple[str, int] | None = None
+    web_config: Path | None = None
 
 
 def serve(options: RunOptions) -> int:
@@ -47,10 +55,10 @@ def serve(options: RunOptions) -> int:
     set_up_logging()
     _allow_many_connections()
     faulthandler.enable(2)  # systemd ends a stuck service with SIGABRT: the log then shows where it was
-    return uvloop.run(_serve(_read(options), options))
+    return uvloop.run(_serve(_read(options), Access(options.web_config), options))
 
 
-async def _serve(checked: CheckedSite, options: RunOptions) -> int:
+async def _serve(checked: CheckedSite, access: Access, options: RunOptions) -> int:
     stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,7 +78,8 @@ async def _serve(checked: CheckedSite, options: RunOptions) -> int:
     if keeper:
         keeper.restore(bench)
     notifier = Notifier(bench)
-    async with bench, asyncio.TaskGroup() as group:
+    async with bench, _watched(bench, options.listen_metrics, access), asyncio.TaskGroup() as group:
+        _freeze()
         tasks = [
             group.create_task(notifier.keep_telling()),
             group.create_task(_keep_reloading(reload, bench, notifier, lambda: _read(options))),
@@ -113,9 +122,32 @@ async def _keep_reloading(
         else:
             await bench.reload(checked)
             await bench.settled()
+            gc.unfreeze()
+            _freeze()
             notifier.complaint = ""
             log.info("config reloaded", devices=len(checked.layouts), links=len(bench.links))
         notifier.reloaded()
+
+
+def _freeze() -> None:
+    # The collector of cyclic garbage would look at all of the site again and again, some 30 ms for 100
+    # devices, in which nobody is answered. It stays as long as the service: out of its sight.
+    gc.collect()
+    gc.freeze()
+
+
+@contextlib.asynccontextmanager
+async def _watched(bench: Bench, address: tuple[str, int] | None, access: Access) -> AsyncIterator[None]:
+    """Serve the pages about a bench; a port that is in use hurts nobody else and is tried again."""
+    if address is None:
+        yield
+        return
+    task = asyncio.create_task(supervise(HttpLink(*address, access, pages(bench)), LinkStatus()))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 def reachable(bench: Bench) -> list[str]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench.counters import Latency
 from bench.links.timer import PreciseTimer
 from bench.unit import Unit
 from dertwin.modbus import rtu
@@ -34,12 +35,14 @@ class Line:
         fd: int,
         units: dict[int, Unit],
         counters: rtu.LineCounters,
+        latency: Latency,
         timing: LineTiming,
         suppress_echo: bool,
         broken: Callable[[str], None],
     ) -> None:
         """Serve the open, non-blocking port `fd`; `broken` is called once when it fails."""
         self.decoder = rtu.RtuDecoder(units, counters, timing.silent_interval_s)
+        self._latency = latency
         self._fd = fd
         self._units = units
         self._timing = timing
@@ -117,8 +120,11 @@ class Line:
             self._broken(error.strerror or str(error))
             return
         self.decoder.last_reply = reply
+        self.decoder.counters.sent_bytes += sent
         if sent < len(reply):
             self.decoder.counters.replies_dropped += 1
+        else:
+            self._latency.observe(time.monotonic() - self._last_byte_at, 1)
         if self._suppress_echo:
             self._echo = reply[:sent]
             self._echo_until = now + sent * self._timing.character_s + ECHO_WINDOW_S

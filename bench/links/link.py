@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from bench.counters import Latency
 from bench.unit import Unit
 
 
@@ -26,6 +27,11 @@ class Link(Protocol):
     @property
     def units(self) -> dict[int, Unit]:
         """Return the units served here by unit id; may change while the link is up."""
+        ...
+
+    @property
+    def latency(self) -> Latency:
+        """Return how long the requests took that were answered here."""
         ...
 
     async def serve(self, up: Callable[[str], None]) -> None:

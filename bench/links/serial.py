@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from bench.counters import Latency
 from bench.links.line import Line, LineTiming
 from bench.links.link import LinkDown
 from bench.links.pty import served_path, virtual_pair
@@ -26,6 +27,7 @@ class SerialLink:
         """Serve on the port and with the settings of the binding (of any of its units)."""
         self.units: dict[int, Unit] = {}
         self.counters = LineCounters()
+        self.latency = Latency()
         self.binding = binding
         self.adapter: Port | None = None
         self._ports = ports
@@ -80,7 +82,9 @@ class SerialLink:
             pass  # opening it tells what is wrong
         return port
 
-    def _timing(self) -> LineTiming:
+    @property
+    def timing(self) -> LineTiming:
+        """Return the times of the line."""
         binding = self.binding
         bits = 1 + binding.bytesize + (binding.parity != "N") + binding.stopbits
         silence_s = silent_interval_s(binding.baudrate, bits)
@@ -103,7 +107,8 @@ class SerialLink:
             if not broken.done():
                 broken.set_result(f"{path}: {reason}")
 
-        line = Line(fd, self.units, self.counters, self._timing(), self.binding.suppress_echo, break_once)
+        suppress_echo = self.binding.suppress_echo
+        line = Line(fd, self.units, self.counters, self.latency, self.timing, suppress_echo, break_once)
         loop.add_reader(fd, line.readable)
         try:
             up()

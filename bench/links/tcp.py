@@ -7,10 +7,12 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import cast
 
 import structlog
 
+from bench.counters import Latency
 from bench.links.link import LinkDown
 from bench.log import OncePerMinute
 from bench.unit import Unit
@@ -62,6 +64,7 @@ class TcpLink:
         self.units: dict[int, Unit] = {}
         self.counters = TcpCounters()
         self.line_counters = rtu.LineCounters()
+        self.latency = Latency()
         self.log_protocol_error = log_protocol_error
         self.unknown_unit = binding.unknown_unit
         self.kind = binding.kind
@@ -70,7 +73,6 @@ class TcpLink:
         self._max_connections = binding.max_connections
         # Ordered by last activity, so that the first one is the one idle for longest.
         self._connections: OrderedDict[TcpConnection, float] = OrderedDict()
-        self._loop: asyncio.AbstractEventLoop
 
     @property
     def name(self) -> str:
@@ -89,10 +91,9 @@ class TcpLink:
 
     async def serve(self, up: Callable[[str], None]) -> None:
         """Listen until cancelled; see Link."""
-        self._loop = asyncio.get_running_loop()
         protocol = MbapConnection if self.kind == "modbus_tcp" else RtuConnection
         try:
-            server = await self._loop.create_server(
+            server = await asyncio.get_running_loop().create_server(
                 lambda: protocol(self), self._ip, self._port, backlog=BACKLOG, reuse_address=True
             )
         except OSError as error:
@@ -106,7 +107,7 @@ class TcpLink:
         try:
             while True:
                 await asyncio.sleep(1.0)
-                self._close_stale(self._loop.time())
+                self._close_stale(monotonic())
         finally:
             server.close()
             for connection in list(self._connections):
@@ -128,12 +129,12 @@ class TcpLink:
             self.counters.closed_for_room += 1
             oldest, _ = self._connections.popitem(last=False)
             oldest.transport.abort()
-        self._connections[connection] = self._loop.time()
+        self._connections[connection] = monotonic()
 
-    def active(self, connection: "TcpConnection") -> None:
+    def active(self, connection: "TcpConnection", now: float) -> None:
         """Note that a client sent something."""
         if connection in self._connections:
-            self._connections[connection] = self._loop.time()
+            self._connections[connection] = now
             self._connections.move_to_end(connection)
 
     def closed(self, connection: "TcpConnection") -> None:
@@ -175,7 +176,7 @@ class TcpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Stop taking requests from a client that does not read its replies."""
-        self.not_reading_since = asyncio.get_running_loop().time()
+        self.not_reading_since = monotonic()
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -196,18 +197,19 @@ class MbapConnection(TcpConnection):
         return bool(self._buffer)
 
     def data_received(self, data: bytes) -> None:
+        received_at = monotonic()
         link = self._link
-        link.active(self)
+        link.active(self, received_at)
         self._buffer += data
         try:
             frames = mbap.take_frames(self._buffer)
         except mbap.UntrustedStream as error:
-            self._answer(error.frames)
+            self._answer(error.frames, received_at)
             self._give_up(str(error))
         else:
-            self._answer(frames)
+            self._answer(frames, received_at)
 
-    def _answer(self, frames: list[mbap.Frame]) -> None:
+    def _answer(self, frames: list[mbap.Frame], received_at: float) -> None:
         units = self._link.units
         replies = []
         for transaction_id, unit_id, pdu in frames:
@@ -222,6 +224,7 @@ class MbapConnection(TcpConnection):
                 replies.append(mbap.frame(transaction_id, unit_id, reply))
         if replies:
             self.transport.write(b"".join(replies))
+            self._link.latency.observe(monotonic() - received_at, len(replies))
 
     def _give_up(self, reason: str) -> None:
         link = self._link
@@ -245,7 +248,7 @@ class RtuConnection(TcpConnection):
         return self._decoder.deadline is not None
 
     def data_received(self, data: bytes) -> None:
-        self._link.active(self)
+        self._link.active(self, monotonic())
         loop = asyncio.get_running_loop()
         self._answer(self._decoder.receive(data, loop.time()))
         if self._timer:
@@ -262,9 +265,14 @@ class RtuConnection(TcpConnection):
         self._answer(self._decoder.silence())
 
     def _answer(self, frames: list[rtu.RtuFrame]) -> None:
+        link = self._link
+        taken_at = monotonic()
         for kind, unit_id, pdu in frames:
             if kind is rtu.Kind.BROADCAST:
-                for unit in self._link.units.values():
+                for unit in link.units.values():
                     unit.respond(pdu)
-            elif kind is rtu.Kind.OWN and (reply := self._link.units[unit_id].respond(pdu)):
-                self.transport.write(rtu.frame(unit_id, reply))
+            elif kind is rtu.Kind.OWN and (reply := link.units[unit_id].respond(pdu)):
+                adu = rtu.frame(unit_id, reply)
+                self.transport.write(adu)
+                link.line_counters.sent_bytes += len(adu)
+                link.latency.observe(monotonic() - taken_at, 1)

@@ -109,7 +109,7 @@ class RtuFrame(NamedTuple):
 
 @dataclass(slots=True)
 class LineCounters:
-    """What has been seen on a line: frames by kind, wrong CRCs, bytes nobody explains, replies not sent."""
+    """What happened on a line: frames by kind, wrong CRCs, bytes nobody explains, replies not sent, bytes."""
 
     own: int = 0
     broadcast: int = 0
@@ -117,6 +117,8 @@ class LineCounters:
     crc_errors: int = 0
     garbage_bytes: int = 0
     replies_dropped: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
 
 
 class RtuDecoder:
@@ -150,6 +152,7 @@ class RtuDecoder:
     def receive(self, data: bytes, now: float) -> list[RtuFrame]:
         """Take what arrived at `now` and return the frames that are complete with it."""
         self._buffer += data
+        self.counters.received_bytes += len(data)
         self._last_byte_at = now
         frames: list[RtuFrame] = []
         while self._buffer and (not self._lost or self._resynchronise()):

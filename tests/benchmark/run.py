@@ -2,8 +2,8 @@
 
 usage: python tests/benchmark/run.py [--markdown FILE] [GROUP ...]
 
-Groups: tcp, rtu, bus, start, twin, memory; without any, all of them. With --markdown the table replaces
-what stands between the two marker lines of FILE. Everything runs on the loopback and on virtual
+Groups: tcp, rtu, bus, start, scrape, twin, memory; without any, all of them. With --markdown the table
+replaces what stands between the two marker lines of FILE. Everything runs on the loopback and on virtual
 serial ports; it takes four minutes and wants an otherwise idle machine.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 import bus_figures
 import memory_figures
 import rtu_figures
+import scrape_figures
 import start_figures
 import tcp_figures
 import twin_figures
@@ -29,6 +30,7 @@ GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "rtu": rtu_figures.figures,
     "bus": bus_figures.figures,
     "start": start_figures.figures,
+    "scrape": scrape_figures.figures,
     "twin": twin_figures.figures,
     "memory": memory_figures.figures,
 }

@@ -68,7 +68,9 @@ def service(
         (folder / "site.json").write_text(json.dumps(config))
         config = folder / "site.json"
     log, printed = folder / "service.log", folder / "service.out"
-    arguments = [*command, "-c", str(config), *options]
+    # Several run at a time: only those that are asked to have metrics may.
+    metrics = [] if "--listen-metrics" in options else ["--listen-metrics", "none"]
+    arguments = [*command, "-c", str(config), *metrics, *options]
     with (
         log.open("w") as stderr,
         printed.open("w") as stdout,
