@@ -23,7 +23,7 @@ check: packages-run $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	cd examples && $(abspath $(VENV))/bin/mypy --config-file ../pyproject.toml .
+	cd examples && $(abspath $(VENV))/bin/mypy --config-file ../pyproject.toml --explicit-package-bases .
 
 bench: packages-bench $(VENV)/.installed-dev
 	PYTHONPATH=tests $(VENV)/bin/python tests/benchmark/run.py --markdown docs/performance.md
