@@ -20,7 +20,9 @@ SITE_TOWER = [
     ["dertwin.devices"],
     ["dertwin.events", "dertwin.environment"],
     ["dertwin.config", "dertwin.config_links"],
+    ["dertwin.faults"],
     ["dertwin.site"],
+    ["dertwin.scenario"],
 ]
 REGISTER_TOWER = [["dertwin.registers"], ["dertwin.modbus"]]
 LEAVES = {
