@@ -70,6 +70,7 @@ class Bench:
         self._failures = OncePerMinute()
         for asset_id, layouts in checked.layouts.items():
             self._bind(asset_id, layouts)
+        self._publish()
 
     async def __aenter__(self) -> Self:
         self._group = await asyncio.TaskGroup().__aenter__()
@@ -94,7 +95,8 @@ class Bench:
     def tick(self, dt_s: float | None = None) -> SiteSnapshot:
         """Make one step of dt_s (s, the config's `step` if left out).
 
-        Take the accepted writes, step the site, show the result in the registers.
+        Take the accepted writes, step the site, show the result in the registers. The units of a device
+        that has failed answer exception 04 from then on.
         """
         start = time.perf_counter()
         commands: dict[str, list[Command]] = {}
@@ -158,7 +160,7 @@ class Bench:
         Raises ValueError for an unknown id.
         """
         self.site.remove_asset(asset_id)
-        del self._images[asset_id]
+        self._images.pop(asset_id, None)
         self.writes.by_device.pop(asset_id, None)
         for key, link in list(self.links.items()):
             for unit_id in [unit_id for unit_id, unit in link.units.items() if unit.asset_id == asset_id]:
@@ -192,6 +194,7 @@ class Bench:
             link.units.clear()
         for asset_id, layouts in checked.layouts.items():
             self._bind(asset_id, layouts, units)
+        self._publish()
         self._set_pace()
 
     def _configs(self) -> Iterator[tuple[str, AssetConfig]]:
@@ -223,15 +226,27 @@ class Bench:
             if unit is not None and unit.asset_id == asset_id:
                 image.count_on_from(unit.image)
                 unit.image = image
+                unit.failed = False
             else:
                 unit = Unit(asset_id, image, self._failures)
             self.links[key].units[binding.unit_id] = unit
 
     def _publish(self) -> None:
+        for asset_id, error in self.site.failed.items():
+            if asset_id in self._images:
+                self._give_up(asset_id, error)
         measurements = self.site.snapshot.measurements
         for asset_id, images in self._images.items():
             for image in images:
                 image.publish(measurements[asset_id])
+
+    def _give_up(self, asset_id: str, error: Exception) -> None:
+        del self._images[asset_id]
+        for link in self.links.values():
+            for unit in link.units.values():
+                if unit.asset_id == asset_id:
+                    unit.failed = True
+        log.error("device failed", device=asset_id, remedy="reload or restart the service", exc_info=error)
 
     def _start(self, key: str) -> None:
         if self._group is not None:

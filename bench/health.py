@@ -18,13 +18,18 @@ def stuck(bench: Bench) -> list[str]:
 
 
 def unready(bench: Bench) -> list[str]:
-    """Return why the site must not be relied on now: links that are down, steps that are late."""
+    """Return why the site must not be relied on now: devices that failed, links that are down, late steps."""
     down = [
         f"{link.name}: {bench.status[key].reason}"
         for key, link in bench.links.items()
         if not bench.status[key].up
     ]
-    return [*down, *_late(bench, CATCH_UP_S)]
+    return [*failures(bench), *down, *_late(bench, CATCH_UP_S)]
+
+
+def failures(bench: Bench) -> list[str]:
+    """Return which devices have failed, and what of."""
+    return [f"{asset_id} has failed: {_first_line(error)}" for asset_id, error in bench.site.failed.items()]
 
 
 def status(bench: Bench) -> dict[str, Any]:
@@ -48,7 +53,12 @@ def status(bench: Bench) -> dict[str, Any]:
             "longest_s": bench.tick_s.longest,
         },
         "devices": [
-            {"id": asset_id, "type": device.config.type, "links": _links(bench, asset_id)}
+            {
+                "id": asset_id,
+                "type": device.config.type,
+                "failed": _first_line(error) if (error := site.failed.get(asset_id)) else None,
+                "links": _links(bench, asset_id),
+            }
             for asset_id, device in site.devices.items()
         ],
         "versions": VERSIONS,
@@ -72,6 +82,10 @@ def _links(bench: Bench, asset_id: str) -> list[dict[str, Any]]:
             if unit.asset_id == asset_id
         ]
     return found
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _late(bench: Bench, limit_s: float) -> list[str]:

@@ -58,6 +58,7 @@ class SiteCollector(Collector):
         """Yield all families; the bench may go on between two of them."""
         bench = self._bench
         yield from self._telemetry()
+        yield _failed(bench)
         yield from _surroundings(bench)
         yield from _clock(bench)
         yield from _writes(bench)
@@ -116,6 +117,15 @@ def _sources(site_name: str, asset_id: str, device: Device) -> Iterator[tuple[st
 def device_labels(site_name: str, asset_id: str, device_type: str) -> tuple[tuple[str, str], ...]:
     """Return the labels of everything that belongs to one device."""
     return ("site", site_name), ("device", asset_id), ("type", device_type)
+
+
+def _failed(bench: Bench) -> Metric:
+    site = bench.site
+    failed = family("dertwin_device_failed", "gauge", "1 once a step of the device has raised an error.")
+    for asset_id, device in site.devices.items():
+        own = device_labels(site.config.site_name, asset_id, device.config.type)
+        add(failed, labels(*own), int(asset_id in site.failed))
+    return failed
 
 
 def _surroundings(bench: Bench) -> Iterator[Metric]:

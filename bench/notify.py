@@ -11,6 +11,7 @@ import time
 import structlog
 
 from bench.app import Bench
+from bench.health import failures
 
 try:
     from systemd.daemon import notify
@@ -21,7 +22,7 @@ log = structlog.get_logger()
 
 TELL_EVERY_S = 1.0
 START_TIMEOUT_S = 30
-_LISTED_LINKS = 4
+_LISTED = 4
 
 
 class Notifier:
@@ -68,16 +69,17 @@ class Notifier:
         tell("READY=1", f"STATUS={self._status}")
 
     def status(self) -> str:
-        """Return one line: devices, links and lag."""
+        """Return one line: devices, links and lag, and what is wrong."""
         bench = self._bench
         down = [f"{bench.links[key].name}: {s.reason}" for key, s in bench.status.items() if not s.up]
         links = len(bench.links)
         text = f"{len(bench.site.devices)} devices, {links - len(down)} of {links} links up"
         if clock := bench.clock:
             text += f", lag {clock.lag_s * 1000:.0f} ms, {clock.late} steps late, {clock.skipped} skipped"
+        if failed := failures(bench):
+            text += f"; {_listed(failed)}"
         if down:
-            more = f" and {len(down) - _LISTED_LINKS} more" if len(down) > _LISTED_LINKS else ""
-            text += f"; down: {', '.join(down[:_LISTED_LINKS])}{more}"
+            text += f"; down: {_listed(down)}"
         return f"{self.complaint}; {text}" if self.complaint else text
 
     def progress(self) -> bool:
@@ -94,6 +96,11 @@ def tell(*news: str) -> None:
     if notify is not None and news:
         with contextlib.suppress(OSError):
             notify("\n".join(news))
+
+
+def _listed(texts: list[str]) -> str:
+    more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+    return ", ".join(texts[:_LISTED]) + more
 
 
 def _tell_every_s() -> float:

@@ -179,12 +179,13 @@ class StateKeeper:
 
 
 def capture(site: Site) -> Saved:
-    """Return a copy of what there is to save of a site."""
+    """Return a copy of what there is to save of a site: nothing of a device that has failed."""
     assets = {
         asset_id: SavedAsset(
             device.config.ratings(), _adapter(device.state.__class__).dump_python(device.state)
         )
         for asset_id, device in site.devices.items()
+        if asset_id not in site.failed
     }
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Saved(site.config.site_name, now, site.time_s, _surroundings(site), assets)

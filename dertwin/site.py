@@ -37,12 +37,14 @@ class Site:
     """A running site. Built by `build_site`, advanced by `step`.
 
     `devices` has each device by its asset id, `snapshot` is the outcome of the last step (before the
-    first one: of a step of no length at the start of the run).
+    first one: of a step of no length at the start of the run). `failed` has by asset id what the step of
+    a device raised: from then on it is not stepped, measures nothing and gives no power.
     """
 
     def __init__(self, config: SiteConfig) -> None:
         self.config = config
         self.devices: Mapping[str, Device] = {}
+        self.failed: Mapping[str, Exception] = {}
         self._units: Sequence[tuple[str, Device]] = ()
         self._meters: Sequence[tuple[str, EnergyMeter]] = ()
         self._environment = Environment(config)
@@ -65,8 +67,9 @@ class Site:
 
         Surroundings first, then every unit, then the balance at the point of common coupling, then
         the meters: all within the step. `commands` has the writes since the last step by asset id, in
-        order; `requests` how many requests (reads too) each asset got since. Raises ValueError, with
-        nothing changed, for unknown assets or commands, values that a command refuses, or dt_s < 0.
+        order; `requests` how many requests (reads too) each asset got since. A device that raises is in
+        `failed` and the others go on. Raises ValueError, with nothing changed, for unknown assets or
+        commands, values that a command refuses, or dt_s < 0.
         """
         if dt_s is None:
             dt_s = self.config.step
@@ -80,15 +83,23 @@ class Site:
         reactive_var = 0.0
         measurements: dict[str, Measurements] = {}
         for asset_id, unit in self._units:
-            measured = unit.step(conditions, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s)
-            power_w -= measured.active_power_w
-            reactive_var -= measured.reactive_power_var
+            try:
+                measured = unit.step(conditions, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s)
+                unit_w, unit_var = measured.active_power_w, measured.reactive_power_var
+            except Exception as error:  # noqa: BLE001 - docs/adr/0007
+                self._fail(asset_id, error)
+                continue
+            power_w -= unit_w
+            reactive_var -= unit_var
             measurements[asset_id] = measured
         pcc = PccFlow(power_w, reactive_var)
         for asset_id, meter in self._meters:
-            measurements[asset_id] = meter.step(
-                conditions, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s, pcc
-            )
+            try:
+                measurements[asset_id] = meter.step(
+                    conditions, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s, pcc
+                )
+            except Exception as error:  # noqa: BLE001 - docs/adr/0007
+                self._fail(asset_id, error)
         time_s = self._environment.time_s
         self.snapshot = SiteSnapshot(time_s, conditions, pcc, MappingProxyType(measurements))
         return self.snapshot
@@ -105,7 +116,8 @@ class Site:
         """Return the site of another config that goes on where this one is, which is not to be used any more.
 
         Time goes on. So does the noise of the surroundings, unless they changed, and every device whose
-        asset id, type and ratings are still the same. Assets added at run time are not in a config, and go.
+        asset id, type and ratings are still the same, unless it has failed. Assets added at run time are
+        not in a config, and go.
         """
         site = Site(config)
         if all(
@@ -115,7 +127,9 @@ class Site:
         same = {
             asset_id: device.state
             for asset_id, device in self.devices.items()
-            if asset_id in site.devices and site.devices[asset_id].config.ratings() == device.config.ratings()
+            if asset_id in site.devices
+            and asset_id not in self.failed
+            and site.devices[asset_id].config.ratings() == device.config.ratings()
         }
         site.go_on_from(self.time_s, same)
         return site
@@ -129,17 +143,26 @@ class Site:
         asset: Any = config if isinstance(config, AssetConfig) else parse_asset(config)
         asset_id = asset.asset_id or free_id(asset.type, self.devices)
         device = asset.build()
-        self._add(asset_id, device)
         if isinstance(device, EnergyMeter):
             device.step(self.snapshot.conditions, (), 0, 0.0, self.snapshot.pcc)
         else:
             device.step(self.snapshot.conditions, (), 0, 0.0)
+        self._add(asset_id, device)
         return asset_id
 
     def remove_asset(self, asset_id: str) -> None:
         """Take a device out; the next balance is without it. Raises ValueError for an unknown id."""
         self._known(asset_id)
         self.devices = {name: device for name, device in self.devices.items() if name != asset_id}
+        self.failed = {name: error for name, error in self.failed.items() if name != asset_id}
+        self._step_no_more(asset_id)
+
+    def _fail(self, asset_id: str, error: Exception) -> None:
+        self.failed = {**self.failed, asset_id: error}
+        self._step_no_more(asset_id)
+
+    def _step_no_more(self, asset_id: str) -> None:
+        # Lists of their own: a step may be going through these.
         self._units = [(name, unit) for name, unit in self._units if name != asset_id]
         self._meters = [(name, meter) for name, meter in self._meters if name != asset_id]
 
