@@ -80,7 +80,7 @@ class Signal(NamedTuple):
     values: Sequence[float]
 
     def at(self, time_s: float) -> float:
-        """Return the value that was valid at a time: of the last sample not after it; NaN before the first."""
+        """Return the value valid at a time: of the last sample not after it; NaN before the first."""
         index = bisect_right(self.times, time_s + 1e-9)
         return self.values[index - 1] if index else math.nan
 
@@ -91,7 +91,7 @@ class Signal(NamedTuple):
 
 
 class Record:
-    """The signals of a run, sampled at each step, and what happened; times in s since the scenario's start."""
+    """The signals of a run, sampled at each step, and what happened; times in s since its start."""
 
     def __init__(self, signals: Iterable[str]) -> None:
         """Record the signals of these names."""
