@@ -19,6 +19,7 @@ from bench.links.supervise import LinkStatus, supervise
 from bench.links.tcp import TcpLink
 from bench.log import OncePerMinute
 from bench.ports import PortWatcher
+from bench.recorder import Recorder
 from bench.unit import Unit
 from dertwin.bindings import TcpBinding
 from dertwin.config import parse_asset
@@ -52,9 +53,10 @@ class Bench:
     runs. Without `real_time` the caller makes each step with `tick`.
     """
 
-    def __init__(self, checked: CheckedSite) -> None:
-        """Build the site; nothing is opened yet."""
+    def __init__(self, checked: CheckedSite, recorder: Recorder | None = None) -> None:
+        """Build the site; nothing is opened yet. What the links do goes to the recorder, if there is one."""
         self.site: Site = build_site(checked.config)
+        self.recorder = recorder
         self.clock: StepClock | None = None
         self.tick_s = StepSeconds()
         self.links: dict[str, Link] = {}
@@ -216,9 +218,9 @@ class Bench:
             key = link_name(binding)
             if key not in self.links:
                 self.links[key] = (
-                    TcpLink(binding, self._log_protocol_error)
+                    TcpLink(binding, self._log_protocol_error, self.recorder)
                     if isinstance(binding, TcpBinding)
-                    else SerialLink(binding, self.ports)
+                    else SerialLink(binding, self.ports, self.recorder)
                 )
                 self.status[key] = LinkStatus()
                 self._start(key)

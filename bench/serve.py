@@ -21,6 +21,7 @@ from bench.http import HttpLink, pages
 from bench.links.supervise import LinkStatus, supervise
 from bench.log import set_up_logging
 from bench.notify import Notifier, tell
+from bench.recorder import Recorder
 from bench.state import SAVE_EVERY_S, StateKeeper
 from bench.web_config import Access
 from dertwin.bindings import RtuBinding
@@ -72,7 +73,7 @@ async def _serve(checked: CheckedSite, access: Access, options: RunOptions) -> i
             reload.set()
 
     loop.add_signal_handler(signal.SIGHUP, hang_up)
-    bench = Bench(checked)
+    bench = Bench(checked, Recorder())
     _log_site(bench)
     keeper = StateKeeper(options.state_dir, options.save_every_s) if options.state_dir else None
     if keeper:

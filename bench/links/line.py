@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.counters import Latency
 from bench.links.timer import PreciseTimer
+from bench.recorder import RECEIVED, SENT, Tap
 from bench.unit import Unit
 from dertwin.modbus import rtu
 
@@ -39,9 +40,11 @@ class Line:
         timing: LineTiming,
         suppress_echo: bool,
         broken: Callable[[str], None],
+        tap: Tap | None = None,
     ) -> None:
         """Serve the open, non-blocking port `fd`; `broken` is called once when it fails."""
         self.decoder = rtu.RtuDecoder(units, counters, timing.silent_interval_s)
+        self._tap = tap
         self._latency = latency
         self._fd = fd
         self._units = units
@@ -49,6 +52,8 @@ class Line:
         self._suppress_echo = suppress_echo
         self._broken = broken
         self._last_byte_at = 0.0
+        if tap:
+            self.decoder.observe = lambda heard: tap(RECEIVED, self._last_byte_at, heard)
         self._reply = b""
         self._echo = b""
         self._echo_until = 0.0
@@ -119,6 +124,8 @@ class Line:
         except OSError as error:
             self._broken(error.strerror or str(error))
             return
+        if self._tap:
+            self._tap(SENT, now, reply[:sent])
         self.decoder.last_reply = reply
         self.decoder.counters.sent_bytes += sent
         if sent < len(reply):

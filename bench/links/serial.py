@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from time import monotonic
 
 from bench.counters import Latency
 from bench.links.line import Line, LineTiming
@@ -10,6 +11,7 @@ from bench.links.link import LinkDown
 from bench.links.pty import served_path, virtual_pair
 from bench.links.settings import open_port
 from bench.ports import Port, PortAbsent, PortWatcher
+from bench.recorder import CLOSED, Recorder
 from bench.unit import Unit
 from dertwin.bindings import RtuBinding
 from dertwin.config_links import client_end
@@ -23,8 +25,9 @@ LOOK_S = 0.5
 class SerialLink:
     """One serial line and the units on it."""
 
-    def __init__(self, binding: RtuBinding, ports: PortWatcher) -> None:
+    def __init__(self, binding: RtuBinding, ports: PortWatcher, recorder: Recorder | None = None) -> None:
         """Serve on the port and with the settings of the binding (of any of its units)."""
+        self.recorder = recorder
         self.units: dict[int, Unit] = {}
         self.counters = LineCounters()
         self.latency = Latency()
@@ -108,7 +111,8 @@ class SerialLink:
                 broken.set_result(f"{path}: {reason}")
 
         suppress_echo = self.binding.suppress_echo
-        line = Line(fd, self.units, self.counters, self.latency, self.timing, suppress_echo, break_once)
+        tap = self.recorder.begin(self.name) if self.recorder else None
+        line = Line(fd, self.units, self.counters, self.latency, self.timing, suppress_echo, break_once, tap)
         loop.add_reader(fd, line.readable)
         try:
             up()
@@ -121,6 +125,8 @@ class SerialLink:
             loop.remove_reader(fd)
             line.close()
             port.close()
+            if tap:
+                tap(CLOSED, monotonic(), b"")
 
     def _outdated(self, ends: tuple[str, ...], fd: int) -> str:
         """Return why clients do not reach us on the open port `fd` any more; empty while they do."""

@@ -15,6 +15,7 @@ import structlog
 from bench.counters import Latency
 from bench.links.link import LinkDown
 from bench.log import OncePerMinute
+from bench.recorder import CLOSED, RECEIVED, SENT, Recorder, Tap
 from bench.unit import Unit
 from dertwin.bindings import TcpBinding
 from dertwin.modbus import mbap, rtu
@@ -56,11 +57,14 @@ class TcpLink:
     A single unit also answers unit ids 0 and 255, which on TCP mean the server itself.
     """
 
-    def __init__(self, binding: TcpBinding, log_protocol_error: OncePerMinute) -> None:
+    def __init__(
+        self, binding: TcpBinding, log_protocol_error: OncePerMinute, recorder: Recorder | None = None
+    ) -> None:
         """Serve at the address and with the limits of the binding (of any of its units).
 
         All links of a site share `log_protocol_error`, so that a peer has one line whatever it tries.
         """
+        self.recorder = recorder
         self.units: dict[int, Unit] = {}
         self.counters = TcpCounters()
         self.line_counters = rtu.LineCounters()
@@ -160,6 +164,7 @@ class TcpConnection(asyncio.Protocol):
         self.not_reading_since: float | None = None
         self.transport: asyncio.Transport
         self._link = link
+        self._tap: Tap | None = None
 
     @property
     @abstractmethod
@@ -170,9 +175,22 @@ class TcpConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
         self._link.opened(self)
+        if recorder := self._link.recorder:
+            peer, own = (transport.get_extra_info(end) or ("", 0) for end in ("peername", "sockname"))
+            self._tap = recorder.begin(self._link.name, peer[:2], own[:2])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._link.closed(self)
+        if self._tap:
+            self._tap(CLOSED, monotonic(), b"")
+
+    def send(self, data: bytes) -> float:
+        """Send and return when that was (s of time.monotonic)."""
+        self.transport.write(data)
+        sent_at = monotonic()
+        if self._tap:
+            self._tap(SENT, sent_at, data)
+        return sent_at
 
     def pause_writing(self) -> None:
         """Stop taking requests from a client that does not read its replies."""
@@ -200,6 +218,8 @@ class MbapConnection(TcpConnection):
         received_at = monotonic()
         link = self._link
         link.active(self, received_at)
+        if self._tap:
+            self._tap(RECEIVED, received_at, data)
         self._buffer += data
         try:
             frames = mbap.take_frames(self._buffer)
@@ -223,8 +243,8 @@ class MbapConnection(TcpConnection):
             if reply:
                 replies.append(mbap.frame(transaction_id, unit_id, reply))
         if replies:
-            self.transport.write(b"".join(replies))
-            self._link.latency.observe(monotonic() - received_at, len(replies))
+            sent_at = self.send(b"".join(replies))
+            self._link.latency.observe(sent_at - received_at, len(replies))
 
     def _give_up(self, reason: str) -> None:
         link = self._link
@@ -248,7 +268,10 @@ class RtuConnection(TcpConnection):
         return self._decoder.deadline is not None
 
     def data_received(self, data: bytes) -> None:
-        self._link.active(self, monotonic())
+        received_at = monotonic()
+        self._link.active(self, received_at)
+        if self._tap:
+            self._tap(RECEIVED, received_at, data)
         loop = asyncio.get_running_loop()
         self._answer(self._decoder.receive(data, loop.time()))
         if self._timer:
@@ -273,6 +296,5 @@ class RtuConnection(TcpConnection):
                     unit.respond(pdu)
             elif kind is rtu.Kind.OWN and (reply := link.units[unit_id].respond(pdu)):
                 adu = rtu.frame(unit_id, reply)
-                self.transport.write(adu)
+                link.latency.observe(self.send(adu) - taken_at, 1)
                 link.line_counters.sent_bytes += len(adu)
-                link.latency.observe(monotonic() - taken_at, 1)

@@ -14,7 +14,7 @@ frames are told apart by length and CRC first and by silence only where those le
 Source: MODBUS over Serial Line V1.02, 2.5; lengths of MODBUS Application Protocol V1.1b3, 6.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -127,12 +127,14 @@ class RtuDecoder:
     `units` are the unit ids served here and may change while in use. Call `receive` with what
     arrives and `silence` once `deadline` has passed without another byte. Times are in seconds
     of any monotonic clock. `last_reply` is the last frame that we sent: its echo is no request.
+    `observe`, if set, is told all bytes in order as they are cut, frame or garbage.
     """
 
     def __init__(
         self, units: Collection[int], counters: LineCounters, silent_interval_s: float = 0.0
     ) -> None:
         """Start at a frame boundary of a line whose frames are `silent_interval_s` apart."""
+        self.observe: Callable[[bytes], None] | None = None
         self.units = units
         self.counters = counters
         self.last_reply = b""
@@ -159,12 +161,11 @@ class RtuDecoder:
             length = self._frame_length()
             if length is None:
                 break
-            frames.append(self._take(0, length))
+            frames.append(self._take(length))
         # A suffix of at most one ADU is ever searched, so older unexplained bytes need not be kept.
         surplus = len(self._buffer) - 2 * MAX_ADU
         if surplus > 0:
-            self.counters.garbage_bytes += surplus
-            del self._buffer[:surplus]
+            self._drop(surplus)
         return frames
 
     def silence(self) -> list[RtuFrame]:
@@ -175,9 +176,8 @@ class RtuDecoder:
         a frame boundary.
         """
         start = self._request_at_end()
-        frames = [] if start is None else [self._take(start, len(self._buffer) - start)]
-        self.counters.garbage_bytes += start if start is not None else len(self._buffer)
-        self._buffer.clear()
+        self._drop(len(self._buffer) if start is None else start)
+        frames = [] if start is None else [self._take(len(self._buffer))]
         self._lost = False
         return frames
 
@@ -212,10 +212,9 @@ class RtuDecoder:
             self._patience_s = self._hunt_s
         return None
 
-    def _take(self, start: int, length: int) -> RtuFrame:
-        buffer = self._buffer
-        unit_id = buffer[start]
-        pdu = bytes(buffer[start + 1 : start + length - 2])
+    def _take(self, length: int) -> RtuFrame:
+        adu = self._cut(length)
+        unit_id, pdu = adu[0], adu[1:-2]
         if unit_id in self.units:
             kind = Kind.OWN
             self.counters.own += 1
@@ -226,9 +225,19 @@ class RtuDecoder:
             kind = Kind.FOREIGN
             self.counters.foreign += 1
         self._awaited = (unit_id, pdu[0]) if kind is Kind.FOREIGN else None
-        if start == 0:
-            del buffer[:length]
         return RtuFrame(kind, unit_id, pdu)
+
+    def _drop(self, length: int) -> None:
+        if length:
+            self.counters.garbage_bytes += length
+            self._cut(length)
+
+    def _cut(self, length: int) -> bytes:
+        cut = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        if self.observe:
+            self.observe(cut)
+        return cut
 
     def _resynchronise(self) -> bool:
         """Drop what comes before another server's request and reply that end the buffer, if they do."""
@@ -245,8 +254,7 @@ class RtuDecoder:
             whole = memoryview(buffer)
             if middle + (reply or 0) == end and crc16(whole[start:middle]) == 0 == crc16(whole[middle:]):
                 whole.release()
-                self.counters.garbage_bytes += start
-                del buffer[:start]
+                self._drop(start)
                 self._lost = False
                 return True
         return False

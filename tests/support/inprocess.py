@@ -13,6 +13,7 @@ import uvloop
 
 from bench.app import Bench
 from bench.check import check_site
+from bench.recorder import Recorder
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(config: dict[str, Any], folder: Path) -> Iterator[Running]:
+def running(config: dict[str, Any], folder: Path, recorder: Recorder | None = None) -> Iterator[Running]:
     """Serve a site config from a thread; yields once all links are up or have failed."""
     path = folder / "site.json"
     path.write_text(json.dumps(config))
@@ -45,7 +46,7 @@ def running(config: dict[str, Any], folder: Path) -> Iterator[Running]:
     stop = asyncio.Event()
 
     async def serve() -> None:
-        async with Bench(check_site(path)) as bench:
+        async with Bench(check_site(path), recorder) as bench:
             await bench.settled()
             started.set_result(Running(bench, asyncio.get_running_loop()))
             await stop.wait()
