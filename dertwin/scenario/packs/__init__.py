@@ -3,6 +3,13 @@
 from collections.abc import Mapping
 
 from dertwin.scenario.pack import Pack
+from dertwin.scenario.packs import fcr_d, fcr_n
 
-PACKS: Mapping[str, Pack] = {}
+PACKS: Mapping[str, Pack] = {
+    name: Pack(pack.FIGURES.title, pack.FIGURES.edition, pack.Params, pack.plan, pack.judge)
+    for name, pack in {
+        "fcr_d": fcr_d,
+        "fcr_n": fcr_n,
+    }.items()
+}
 """All verdict packs by the name that a scenario calls them."""
