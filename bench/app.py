@@ -237,10 +237,10 @@ class Bench:
         for asset_id, error in self.site.failed.items():
             if asset_id in self._images:
                 self._give_up(asset_id, error)
-        measurements = self.site.snapshot.measurements
+        shown = self.site.snapshot.shown
         for asset_id, images in self._images.items():
             for image in images:
-                image.publish(measurements[asset_id])
+                image.publish(shown[asset_id])
 
     def _give_up(self, asset_id: str, error: Exception) -> None:
         del self._images[asset_id]

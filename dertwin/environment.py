@@ -1,8 +1,9 @@
 """The surroundings of a site: sky, air, grid and load, from models, CSV series and events."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import (
     AliasChoices,
@@ -17,10 +18,11 @@ from pydantic import (
 
 from dertwin.devices.device import NOMINAL, Conditions
 from dertwin.events import AnyEvent, Point, Timeline
+from dertwin.overrides import Override, Quantity
 from dertwin.physics.series import Series, read_series
 from dertwin.physics.weather import Wander, ambient_temperature, clear_sky_irradiance
 from dertwin.schema import FrozenModel
-from dertwin.stepping import DAY_S
+from dertwin.stepping import DAY_S, TOLERANCE
 
 MIN_FREQUENCY_HZ, MAX_FREQUENCY_HZ = 45.0, 55.0
 MIN_VOLTAGE_LL_V, MAX_VOLTAGE_LL_V = 300.0, 480.0
@@ -205,6 +207,14 @@ class EnvironmentConfig(FrozenModel):
         return self
 
 
+class _Overridden(NamedTuple):
+    """Where a quantity comes from: a function of s since `from_s`, until `until_s` (s since the run's start)."""
+
+    source: Callable[[float], float]
+    from_s: float
+    until_s: float
+
+
 class Environment:
     """The surroundings of a running site, advanced step by step.
 
@@ -225,11 +235,26 @@ class Environment:
         grid = models.grid_voltage
         self._nominal_v = grid.nominal_v_ll if isinstance(grid, GridVoltage) else NOMINAL.nominal_voltage_ll_v
         self._timeline = Timeline(config.events) if config.events else None
+        self._overrides: dict[Quantity, _Overridden] = {}
 
     def go_on_from(self, time_s: float) -> None:
         """Let the simulated time since the start of the run be time_s (s) from now on."""
         self.time_s = time_s
         self._time_lost_s = 0.0
+
+    def override(self, override: Override, now: Conditions, at_s: float) -> None:
+        """Take a quantity out of its model's hands from at_s (s since the start of the run) on.
+
+        `now` are the conditions of the last step. An earlier override of the same quantity ends.
+        """
+        quantity = override.environment
+        source = override.source(getattr(now, quantity))
+        until_s = math.inf if override.duration is None else at_s + override.duration
+        self._overrides[quantity] = _Overridden(source, at_s, until_s)
+
+    def end_overrides(self) -> None:
+        """Give all quantities back to their models."""
+        self._overrides.clear()
 
     def step(self, dt_s: float) -> Conditions:
         """Advance by dt_s (s, >= 0) and return the conditions at the end of the step."""
@@ -255,7 +280,20 @@ class Environment:
         if not MIN_VOLTAGE_LL_V <= voltage_v <= MAX_VOLTAGE_LL_V:
             voltage_v = MIN_VOLTAGE_LL_V if voltage_v < MIN_VOLTAGE_LL_V else MAX_VOLTAGE_LL_V
         ambient_c = self._ambient(clock_s)
-        return Conditions(clock_s, irradiance, ambient_c, frequency_hz, voltage_v, load_w, self._nominal_v)
+        conditions = Conditions(
+            clock_s, irradiance, ambient_c, frequency_hz, voltage_v, load_w, self._nominal_v
+        )
+        return self._overridden(conditions, time_s) if self._overrides else conditions
+
+    def _overridden(self, conditions: Conditions, time_s: float) -> Conditions:
+        """Return conditions with what overrides make of them in a step that ends at time_s."""
+        changed: dict[str, float] = {}
+        for quantity, (source, from_s, until_s) in list(self._overrides.items()):
+            if time_s > until_s + TOLERANCE:
+                del self._overrides[quantity]
+            else:
+                changed[quantity] = source(time_s - from_s)
+        return conditions._replace(**changed)
 
 
 def _irradiance_source(config: Irradiance | CsvSeries | None) -> Callable[[float], float]:

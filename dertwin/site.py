@@ -16,6 +16,8 @@ from dertwin.devices.asset import AssetConfig
 from dertwin.devices.device import Command, Conditions, Device, Measurements, PccFlow
 from dertwin.devices.meter import EnergyMeter
 from dertwin.environment import Environment, EnvironmentConfig
+from dertwin.faults import DeviceFaults, Fault
+from dertwin.overrides import Override
 
 NO_COMMANDS: Mapping[str, Sequence[Command]] = MappingProxyType({})
 NO_REQUESTS: Mapping[str, int] = MappingProxyType({})
@@ -24,13 +26,15 @@ NO_REQUESTS: Mapping[str, int] = MappingProxyType({})
 class SiteSnapshot(NamedTuple):
     """A site at the end of a step; nothing in it ever changes.
 
-    `time_s` is the simulated time since the start of the run, `measurements` has each device's by asset id.
+    `time_s` is the simulated time since the start of the run, `measurements` has each device's by asset id,
+    `shown` what their registers show of them: the same, unless a device fault is in between.
     """
 
     time_s: float
     conditions: Conditions
     pcc: PccFlow
     measurements: Mapping[str, Any]
+    shown: Mapping[str, Any]
 
 
 class Site:
@@ -48,6 +52,7 @@ class Site:
         self._units: Sequence[tuple[str, Device]] = ()
         self._meters: Sequence[tuple[str, EnergyMeter]] = ()
         self._environment = Environment(config)
+        self.faults = DeviceFaults()
         for asset_id, asset in zip(asset_ids(config.assets), config.assets, strict=True):
             self._add(asset_id, asset.build())
         self.snapshot = self.step(dt_s=0.0)
@@ -79,12 +84,17 @@ class Site:
             self._check(commands)
 
         conditions = self._environment.step(dt_s)
+        faults = self.faults
+        if faults:
+            faults.expire(self.devices, commands, self._environment.time_s)
+            commands = faults.arriving(commands, self._environment.time_s)
         power_w = conditions.load_w
         reactive_var = 0.0
         measurements: dict[str, Measurements] = {}
         for asset_id, unit in self._units:
+            around = faults.conditions(asset_id, conditions) if faults else conditions
             try:
-                measured = unit.step(conditions, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s)
+                measured = unit.step(around, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s)
                 unit_w, unit_var = measured.active_power_w, measured.reactive_power_var
             except Exception as error:  # noqa: BLE001 - docs/adr/0007
                 self._fail(asset_id, error)
@@ -101,8 +111,35 @@ class Site:
             except Exception as error:  # noqa: BLE001 - docs/adr/0007
                 self._fail(asset_id, error)
         time_s = self._environment.time_s
-        self.snapshot = SiteSnapshot(time_s, conditions, pcc, MappingProxyType(measurements))
+        measured_by = MappingProxyType(measurements)
+        shown = MappingProxyType(faults.shown(measured_by, time_s)) if faults else measured_by
+        self.snapshot = SiteSnapshot(time_s, conditions, pcc, measured_by, shown)
         return self.snapshot
+
+    def override(self, override: Override, at_s: float | None = None) -> None:
+        """Take a quantity of the surroundings out of its model's hands from at_s on; see Override.
+
+        at_s is in s since the start of the run; left out: from the next step on.
+        """
+        self._environment.override(
+            override, self.snapshot.conditions, self.time_s if at_s is None else at_s
+        )
+
+    def start_fault(self, fault: Fault, at_s: float | None = None, seed: str = "") -> None:
+        """Let a device fault begin at at_s (s since the start of the run), or with the next step.
+
+        Equal seeds give equal noise. Raises ValueError for an unknown device, or one that cannot have the fault.
+        """
+        device = self._known(fault.device)
+        if problem := fault.problem(device):
+            raise ValueError(problem)
+        shown = self.snapshot.shown[fault.device]
+        self.faults.start(fault, device, shown, self.time_s if at_s is None else at_s, seed)
+
+    def end_faults(self) -> None:
+        """End all overrides and device faults at once."""
+        self._environment.end_overrides()
+        self.faults.clear(self.devices)
 
     def go_on_from(self, time_s: float, states: Mapping[str, Any]) -> None:
         """Go on at a simulated time (s) with states that devices of equal ratings had, by asset id."""

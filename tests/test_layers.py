@@ -18,7 +18,7 @@ SITE_TOWER = [
     ["dertwin.stepping"],
     ["dertwin.physics"],
     ["dertwin.devices"],
-    ["dertwin.events", "dertwin.environment"],
+    ["dertwin.events", "dertwin.overrides", "dertwin.environment"],
     ["dertwin.config", "dertwin.config_links"],
     ["dertwin.faults"],
     ["dertwin.site"],

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from dertwin.devices.asset import GeneratorConfig
-from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions
+from dertwin.devices.device import NOMINAL, UNIMPAIRED, Command, CommandRange, Conditions
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics import battery
 from dertwin.physics.converter import reactive_within
@@ -179,6 +179,7 @@ class Bess:
             Watchdog(config.watchdog, config.type, self.commands, idle) if config.watchdog else None
         )
         self.state = _first_state(config)
+        self.impairment = UNIMPAIRED
         self.measurements = self.step(NOMINAL, (), 0, 0.0)
 
     def step(
@@ -216,6 +217,19 @@ class Bess:
         self.measurements = self._measure(conditions, voltage_v, current_a, stored_wh, soh, soc)
         return self.measurements
 
+    def reboot(self) -> None:
+        """Go on as after a power cycle: stopped, with the limits of the config."""
+        old = self.state
+        self.state = replace(
+            _first_state(self.config),
+            initial_energy_wh=old.initial_energy_wh,
+            battery_temp_c=old.battery_temp_c,
+            charged_energy_wh=old.charged_energy_wh,
+            charged_rest_wh=old.charged_rest_wh,
+            discharged_energy_wh=old.discharged_energy_wh,
+            discharged_rest_wh=old.discharged_rest_wh,
+        )
+
     def _take(self, commands: Sequence[Command]) -> None:
         state = self.state
         for name, value in commands:
@@ -241,24 +255,26 @@ class Bess:
         return stored_wh, soh, soc if soc < 1.0 else 1.0
 
     def _limits_w(self, soc: float) -> tuple[float, float]:
-        """Return the charge and the discharge power (W, both >= 0) that temperature and charge allow."""
+        """Return the charge and the discharge power (W, both >= 0) that temperature, charge and faults allow."""
         state = self.state
-        warm = battery.temperature_factor(state.battery_temp_c)
+        allowed = battery.temperature_factor(state.battery_temp_c) * self.impairment.power_ratio
         charge = battery.charge_factor(soc, state.upper_soc_limit_1, state.upper_soc_limit_2)
         discharge = battery.discharge_factor(soc, state.lower_soc_limit_1, state.lower_soc_limit_2)
         if soc <= EMPTY_SOC:
             discharge = 0.0
-        return self._max_charge_w * warm * charge, self._max_discharge_w * warm * discharge
+        return self._max_charge_w * allowed * charge, self._max_discharge_w * allowed * discharge
 
     def _power(self, grid: int, dt_s: float) -> float:
         """Return the AC power (W, + = discharge) of a step of dt_s (s): the setpoint within all limits."""
         state = self.state
-        if grid != CONNECTED or state.fault_code == OVER_TEMPERATURE:
+        impairment = self.impairment
+        if grid != CONNECTED or state.fault_code == OVER_TEMPERATURE or impairment.fault_code:
             return 0.0
         stored_wh, soh, soc = self._store()
         charge_w, discharge_w = self._limits_w(soc)
         target_w = state.active_power_setpoint_w if state.start_stop_standby == RUN else 0.0
-        power_w = ramp(state.active_power_w, target_w, self._ramp_w_per_s, dt_s)
+        rate_w_per_s = min(self._ramp_w_per_s, impairment.rate_w_per_s)
+        power_w = ramp(state.active_power_w, target_w, rate_w_per_s, dt_s)
         power_w = clamp(power_w, -charge_w, discharge_w)
         if dt_s == 0.0:
             return power_w
@@ -287,6 +303,8 @@ class Bess:
     def _fault(self, grid: int, soc: float) -> int:
         """Return the fault code at the end of a step."""
         state = self.state
+        if self.impairment.fault_code:
+            return self.impairment.fault_code
         if state.battery_temp_c > OVER_TEMPERATURE_C or state.fault_code == OVER_TEMPERATURE:
             return OVER_TEMPERATURE
         if grid != CONNECTED:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from dertwin.devices.asset import GeneratorConfig
-from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions
+from dertwin.devices.device import NOMINAL, UNIMPAIRED, Command, CommandRange, Conditions
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics import chp as engine
 from dertwin.physics.grid import CONNECTED, TripState, protect
@@ -172,6 +172,7 @@ class Chp:
             "heartbeat": CommandRange(0.0, 65535.0),
         }
         self.state = ChpState()
+        self.impairment = UNIMPAIRED
         self._limits = config.grid_protection.limits()
         self._nominal_v = config.grid_protection.nominal_voltage_ll_v
         stop = (Command("start_stop", 0.0),)
@@ -200,6 +201,21 @@ class Chp:
         self.measurements = self._measure(conditions, power_w, grid)
         return self.measurements
 
+    def reboot(self) -> None:
+        """Go on as after a power cycle: at rest, the breaker open."""
+        old = self.state
+        self.state = ChpState(
+            e_stop_request=old.e_stop_request,
+            heat_w=old.heat_w,
+            coolant_c=old.coolant_c,
+            oil_c=old.oil_c,
+            exhaust_c=old.exhaust_c,
+            energy_wh=old.energy_wh,
+            energy_rest_wh=old.energy_rest_wh,
+            running_s=old.running_s,
+            starts=old.starts,
+        )
+
     def _take(self, commands: Sequence[Command], grid: int) -> None:
         state = self.state
         for name, value in commands:
@@ -208,7 +224,8 @@ class Chp:
                 continue
             setattr(state, name, accepted)
             acknowledged = name == "remote_acknowledgment" and value == ACKNOWLEDGE
-            if acknowledged and grid == CONNECTED and not state.e_stop_request:
+            gone = grid == CONNECTED and not state.e_stop_request and not self.impairment.fault_code
+            if acknowledged and gone:
                 state.fault_code = 0
 
     def _run(self, grid: int, dt_s: float) -> float:
@@ -234,7 +251,7 @@ class Chp:
         """Take the transition that requests and faults ask for, if any."""
         state = self.state
         tripped = grid if state.circuit_breaker_closed else CONNECTED
-        cause = EMERGENCY_STOP if state.e_stop_request else tripped
+        cause = EMERGENCY_STOP if state.e_stop_request else tripped or self.impairment.fault_code
         if cause and not state.fault_code:
             state.fault_code = cause
             state.start_stop = 0.0
@@ -269,8 +286,9 @@ class Chp:
         state = self.state
         start_w = state.power_w
         if state.unit_state == RUNNING:
-            target_w = max(state.power_setpoint_ratio, self.min_load) * self.rated_w
-            rate_w_per_s = engine.LOADING_PER_S * self.rated_w
+            load = max(state.power_setpoint_ratio, self.min_load)
+            target_w = min(load, self.impairment.power_ratio * self.max_load) * self.rated_w
+            rate_w_per_s = min(engine.LOADING_PER_S * self.rated_w, self.impairment.rate_w_per_s)
         elif state.circuit_breaker_closed:
             target_w = 0.0
             rate_w_per_s = engine.UNLOADING_PER_S * self.rated_w
@@ -325,7 +343,7 @@ class Chp:
             load,
             power_w,
             0.0,
-            0.0 if fault else self.max_load,
+            0.0 if fault else self.max_load * self.impairment.power_ratio,
             state.heat_w,
             speed_rpm,
             engine.throttle_position(load) if phase.engine_running else 0.0,

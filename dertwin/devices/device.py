@@ -77,6 +77,21 @@ class PccFlow(NamedTuple):
     reactive_power_var: float
 
 
+class Impairment(NamedTuple):
+    """What a fault does to a device from outside its own model.
+
+    A `fault_code` other than 0 takes its power away and shows; otherwise its power is at most
+    `power_ratio` of its ratings and moves by at most `rate_w_per_s`.
+    """
+
+    fault_code: int = 0
+    power_ratio: float = 1.0
+    rate_w_per_s: float = math.inf
+
+
+UNIMPAIRED = Impairment()
+
+
 class Measurements(Protocol):
     """What every device measures: a NamedTuple of SI values (float, int or str) that has at least these."""
 
@@ -97,11 +112,13 @@ class Measurements(Protocol):
 class Device(Protocol):
     """One simulated device: frozen config, explicit state, the measurements of its last step.
 
-    A command whose name is also a measurement reads back what the device made of it.
+    A command whose name is also a measurement reads back what the device made of it. `impairment` is
+    what a fault does to it now.
     """
 
     config: Any
     state: Any
+    impairment: Impairment
 
     # Read-only, so that a device may promise its own NamedTuple.
     @property
@@ -122,4 +139,8 @@ class Device(Protocol):
         `commands` are the accepted writes since the last step, in order; `requests` counts all
         requests (reads and writes) since then, which may feed a communication watchdog.
         """
+        ...
+
+    def reboot(self) -> None:
+        """Go on as after a power cycle: settings are the defaults, what is stored and counted stays."""
         ...

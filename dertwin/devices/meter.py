@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
 from dertwin.devices.asset import AssetConfig
-from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions, PccFlow
+from dertwin.devices.device import NOMINAL, UNIMPAIRED, Command, CommandRange, Conditions, PccFlow
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics.sliding import SlidingMean
 from dertwin.stepping import count
@@ -115,6 +115,7 @@ class EnergyMeter:
         self.config = config
         self.commands = COMMANDS
         self.state = EnergyMeterState()
+        self.impairment = UNIMPAIRED
         self._watchdog = Watchdog(config.watchdog, config.type, COMMANDS, ()) if config.watchdog else None
         self.measurements = self.step(NOMINAL, (), 0, 0.0)
 
@@ -150,6 +151,18 @@ class EnergyMeter:
             state.max_demand_power_w = demand_w
         self.measurements = self._measure(conditions, power_w, reactive_var, demand_w)
         return self.measurements
+
+    def reboot(self) -> None:
+        """Go on as after a power cycle: ratios and interval are the defaults, counters stay."""
+        old = self.state
+        self.state = EnergyMeterState(
+            import_energy_wh=old.import_energy_wh,
+            import_rest_wh=old.import_rest_wh,
+            export_energy_wh=old.export_energy_wh,
+            export_rest_wh=old.export_rest_wh,
+            max_demand_power_w=old.max_demand_power_w,
+            demand=old.demand,
+        )
 
     def _measure(
         self, conditions: Conditions, power_w: float, reactive_var: float, demand_w: float

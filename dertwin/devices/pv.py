@@ -8,12 +8,12 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from dertwin.devices.asset import GeneratorConfig
-from dertwin.devices.device import NOMINAL, Command, CommandRange, Conditions
+from dertwin.devices.device import NOMINAL, UNIMPAIRED, Command, CommandRange, Conditions
 from dertwin.devices.watchdog import Watchdog, WatchdogState
 from dertwin.physics.converter import ac_power_w, dc_power_w, reactive_within
 from dertwin.physics.grid import CONNECTED, TripState, protect
 from dertwin.physics.pv import REFERENCE_IRRADIANCE_W_M2, array_power_w, cell_temp_c
-from dertwin.stepping import DAY_S, count, lag
+from dertwin.stepping import DAY_S, count, lag, ramp
 
 # Our choice: a heat sink that is 35 K above the air at rated power and settles in half an hour.
 HEATING_K = 35.0
@@ -120,6 +120,7 @@ class PvInverter:
         off = (Command("active_power_limit", 0.0),)
         self._watchdog = Watchdog(config.watchdog, config.type, COMMANDS, off) if config.watchdog else None
         self.state = PvInverterState()
+        self.impairment = UNIMPAIRED
         self.measurements = self.step(NOMINAL, (), 0, 0.0)
 
     def step(
@@ -138,10 +139,14 @@ class PvInverter:
             self._take(commands)
 
         cell_c = cell_temp_c(conditions.irradiance_w_m2, conditions.ambient_temp_c)
+        impairment = self.impairment
         power_w = reactive_var = 0.0
-        if grid == CONNECTED and state.remote_on_off:
+        if grid == CONNECTED and state.remote_on_off and not impairment.fault_code:
             array_w = array_power_w(conditions.irradiance_w_m2, cell_c, self._array_w)
             power_w = min(ac_power_w(array_w, self._rated_w), self._limit_w())
+            if impairment is not UNIMPAIRED:
+                power_w = min(power_w, impairment.power_ratio * self._rated_w)
+                power_w = ramp(self.measurements.active_power_w, power_w, impairment.rate_w_per_s, dt_s)
             if power_w > 0.0:
                 reactive_var = self._reactive_power_var(power_w)
         self._count(power_w, conditions.time_s, dt_s)
@@ -149,6 +154,17 @@ class PvInverter:
         state.inverter_temp_c = lag(state.inverter_temp_c, settled_c, HEATING_TAU_S, dt_s)
         self.measurements = self._measure(conditions, cell_c, power_w, reactive_var, grid)
         return self.measurements
+
+    def reboot(self) -> None:
+        """Go on as after a power cycle: switched on, without a limit."""
+        old = self.state
+        self.state = PvInverterState(
+            lifetime_energy_wh=old.lifetime_energy_wh,
+            lifetime_rest_wh=old.lifetime_rest_wh,
+            midnight_energy_wh=old.midnight_energy_wh,
+            inverter_temp_c=old.inverter_temp_c,
+            day=old.day,
+        )
 
     def _take(self, commands: Sequence[Command]) -> None:
         state = self.state
@@ -217,7 +233,7 @@ class PvInverter:
             cell_c,
             conditions.irradiance_w_m2,
             -factor if reactive_var < 0.0 else factor,
-            grid,
+            self.impairment.fault_code or grid,
             state.remote_on_off,
             state.active_power_limit,
             state.reactive_power_ratio,

@@ -74,8 +74,13 @@ class Wander:
         return self.nominal + self.drift + self.noise
 
 
-def _wander(value: float, std: float, kept: float, random: Random) -> float:
-    gauss = -6.0
+def gauss(random: Random) -> float:
+    """Return a number from a normal distribution of mean 0 and standard deviation 1, within +-6."""
+    value = -6.0
     for _ in range(12):
-        gauss += random.random()
-    return kept * value + std * math.sqrt(1.0 - kept * kept) * gauss
+        value += random.random()
+    return value
+
+
+def _wander(value: float, std: float, kept: float, random: Random) -> float:
+    return kept * value + std * math.sqrt(1.0 - kept * kept) * gauss(random)

@@ -1,0 +1,100 @@
+"""Whether a scenario fits a site: its devices, measurements, commands and verdict packs."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from dertwin.config_errors import use, validation_errors
+from dertwin.devices.device import Device
+from dertwin.faults import Fault
+from dertwin.scenario.actions import CallPack, WriteCommand, action_of
+from dertwin.scenario.conditions import names
+from dertwin.scenario.packs import PACKS
+from dertwin.scenario.signals import reader
+
+if TYPE_CHECKING:
+    from dertwin.scenario.document import Scenario
+
+Problem = tuple[tuple[str | int, ...], str]
+
+
+def problems_with(scenario: "Scenario", devices: Mapping[str, Device]) -> Iterator[Problem]:
+    """Yield the place and the words of everything in a scenario that the site does not have."""
+    for index, signal in enumerate(scenario.record):
+        yield from _unreadable([signal], devices, ("record", index))
+    for index, step in enumerate(scenario.steps):
+        place = ("steps", index)
+        if step.after is not None and not isinstance(step.after, float | int):
+            yield from _unreadable(names(step.after), devices, (*place, "after"))
+        for position, action in enumerate(step.do):
+            spot = (*place, "do", position) if len(step.do) > 1 else (*place, "do")
+            yield from ((spot, problem) for problem in action_problems(action, devices))
+        for position, expectation in enumerate(step.expect):
+            spot = (*place, "expect", position) if len(step.expect) > 1 else (*place, "expect")
+            for condition in (expectation.that, expectation.never):
+                if condition is not None:
+                    yield from _unreadable(names(condition), devices, spot)
+
+
+def action_problems(action: Any, devices: Mapping[str, Device]) -> Iterator[str]:
+    """Yield why an action cannot be done to a site with these devices."""
+    if isinstance(action, Fault):
+        device = devices.get(action.device)
+        if device is None:
+            yield f'device: "{action.device}" is not allowed; {use(devices, action.device)}'
+        elif problem := action.problem(device):
+            yield problem
+    elif isinstance(action, WriteCommand):
+        for target, value in action.write.items():
+            if problem := _no_write(target, value, devices):
+                yield problem
+    elif isinstance(action, CallPack):
+        yield from _pack_problems(action, devices)
+
+
+def split_command(target: str, devices: Mapping[str, Device]) -> tuple[str, str]:
+    """Return asset id and command of a `DEVICE.COMMAND`; empty asset id if there is no such device."""
+    asset_id = max((d for d in devices if target.startswith(f"{d}.")), key=len, default="")
+    return asset_id, target.removeprefix(f"{asset_id}.")
+
+
+def _no_write(target: str, value: float, devices: Mapping[str, Device]) -> str:
+    asset_id, command = split_command(target, devices)
+    if not asset_id:
+        return f'write: "{target}" is not allowed; {use(devices, target.partition(".")[0])}, a dot and a command'
+    known = devices[asset_id].commands
+    if command not in known:
+        return f'write: "{target}" is not allowed; {use(known, command)}'
+    if known[command].accept(value) is None:
+        return f"write: {value:g} is not allowed for {target}; {known[command].in_words()}"
+    return ""
+
+
+def _unreadable(signals: Any, devices: Mapping[str, Device], place: tuple[str | int, ...]) -> Iterator[Problem]:
+    for signal in signals:
+        try:
+            reader(signal, devices)
+        except ValueError as error:
+            yield place, str(error)
+
+
+def _pack_problems(call: CallPack, devices: Mapping[str, Device]) -> Iterator[str]:
+    """Yield what is wrong with the parameters of a pack, or with what it would do to this site."""
+    pack = PACKS.get(call.verdict)
+    if pack is None:
+        yield f'verdict: "{call.verdict}" is not allowed; {use(PACKS, call.verdict)}'
+        return
+    try:
+        plan = pack.plan(pack.params.model_validate(call.with_))
+    except ValidationError as error:
+        for each in validation_errors(error, pack.params, call.with_, "", ["with"]):
+            yield f"{each.place}: {each.message}"
+        return
+    except ValueError as error:
+        yield f"with: {error}"
+        return
+    for _, problem in _unreadable(plan.signals, devices, ()):
+        yield problem
+    for _, action in plan.actions:
+        yield from action_problems(action_of(action), devices)

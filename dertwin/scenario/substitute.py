@@ -1,0 +1,87 @@
+"""Parameters in a scenario: `${name}`, or arithmetic on names and numbers, in any text of it."""
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from dertwin.config_errors import use
+
+Value: TypeAlias = float | int | str | bool
+Place: TypeAlias = tuple[str | int, ...]
+
+_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+_OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def substituted(
+    content: Any, parameters: Mapping[str, Value], problems: list[tuple[Place, str]], place: Place = ()
+) -> Any:
+    """Return a document with its parameters put in; adds what is wrong, with its place, to `problems`.
+
+    A text that is nothing but one reference becomes the value itself, so that numbers stay numbers.
+    """
+    if isinstance(content, dict):
+        return {
+            key: substituted(value, parameters, problems, (*place, key)) for key, value in content.items()
+        }
+    if isinstance(content, list):
+        return [
+            substituted(value, parameters, problems, (*place, index)) for index, value in enumerate(content)
+        ]
+    if not isinstance(content, str) or "${" not in content:
+        return content
+    try:
+        if whole := _REFERENCE.fullmatch(content):
+            return evaluated(whole[1], parameters)
+        return _REFERENCE.sub(lambda match: _as_text(evaluated(match[1], parameters)), content)
+    except ValueError as error:
+        problems.append((place, str(error)))
+        return content
+
+
+def references(content: Any) -> Iterator[str]:
+    """Yield the expressions of all references in a document."""
+    if isinstance(content, str):
+        yield from _REFERENCE.findall(content)
+    elif isinstance(content, dict | list):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from references(value)
+
+
+def evaluated(text: str, parameters: Mapping[str, Value]) -> Value:
+    """Return the value of an expression: a name, a number, or + - * / of these. Raises ValueError."""
+    try:
+        return _value(ast.parse(text.strip(), mode="eval").body, parameters)
+    except (SyntaxError, TypeError, ZeroDivisionError, RecursionError) as error:
+        raise ValueError(
+            f'"${{{text}}}" is not allowed; use a parameter, or + - * / of parameters and numbers'
+        ) from error
+
+
+def _value(node: ast.expr, parameters: Mapping[str, Value]) -> Value:
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            return number
+        case ast.Name(id=name):
+            if name not in parameters:
+                known = use(parameters, name) if parameters else "there are none"
+                raise ValueError(f'"{name}" is no parameter; {known}')
+            return parameters[name]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            negated: Value = operator.neg(_value(operand, parameters))  # type: ignore[arg-type]
+            return negated
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            result: Value = _OPERATORS[type(op)](_value(left, parameters), _value(right, parameters))
+            return result
+    raise TypeError(node)
+
+
+def _as_text(value: Value) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
