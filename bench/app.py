@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import structlog
 
@@ -29,12 +29,14 @@ from dertwin.devices.asset import AssetConfig
 from dertwin.devices.device import Command
 from dertwin.registers.image import RegisterImage
 from dertwin.registers.layout import Layout
-from dertwin.site import Site, SiteSnapshot, build_site
+from dertwin.scenario.signals import Requests
+from dertwin.site import NO_COMMANDS, Site, SiteSnapshot, build_site
 
 log = structlog.get_logger()
 
 # A burst of steps (catching up, or a high simulation speed) lets requests in at least this often.
 BURST_S = 0.005
+WRITES = frozenset((0x05, 0x06, 0x0F, 0x10, 0x16, 0x17))
 NO_UNITS: Mapping[str, Mapping[int, Unit]] = MappingProxyType({})
 
 
@@ -44,6 +46,20 @@ class StepSeconds:
 
     last: float = 0.0
     longest: float = 0.0
+
+
+class Scenario(Protocol):
+    """What looks at each step of a site, and acts on it before the next one."""
+
+    def after_step(
+        self, snapshot: SiteSnapshot, commands: Mapping[str, Sequence[Command]]
+    ) -> Mapping[str, Sequence[Command]]:
+        """Take in the outcome of a step and return commands for the next one, as if an EMS wrote them."""
+        ...
+
+    def stop(self) -> None:
+        """End before the time: the site is not what it was any more."""
+        ...
 
 
 class Bench:
@@ -63,6 +79,8 @@ class Bench:
         self.status: dict[str, LinkStatus] = {}
         self.ports = PortWatcher()
         self.writes = Writes()
+        self.scenario: Scenario | None = None
+        self.orders: Mapping[str, Sequence[Command]] = NO_COMMANDS
         self._images: dict[str, list[RegisterImage]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -112,8 +130,11 @@ class Bench:
             if images and (writes := images[0].drain()):
                 commands[asset_id] = [Command(*write) for write in writes]
                 self.writes.note(asset_id, (name for name, _ in writes))
+        for asset_id, orders in self.orders.items():
+            commands.setdefault(asset_id, []).extend(orders)
         snapshot = self.site.step(commands, dt_s, requests)
         self._publish()
+        self.orders = self.scenario.after_step(snapshot, commands) if self.scenario else NO_COMMANDS
         taken = self.tick_s
         taken.last = time.perf_counter() - start
         if taken.last > taken.longest:
@@ -124,6 +145,18 @@ class Bench:
         """Let the site go on from an earlier run, and its registers show that; see Site."""
         self.site.go_on_from(time_s, states)
         self._publish()
+
+    def requests_of(self, asset_id: str) -> Requests:
+        """Return how many requests the units of a device have answered since the start."""
+        total = writes = refused = 0
+        for link in self.links.values():
+            for unit in link.units.values():
+                if unit.asset_id == asset_id:
+                    for (function, code), count in unit.requests.items():
+                        total += count
+                        writes += count if function in WRITES else 0
+                        refused += count if code else 0
+        return Requests(total, writes, refused)
 
     @property
     def ready(self) -> bool:
@@ -177,6 +210,8 @@ class Bench:
 
         Links that changed or went are closed, with their clients; see Site.successor for devices and time.
         """
+        if self.scenario is not None:
+            self.scenario.stop()
         now = _settings(config for _, config in self._configs())
         then = _settings(checked.config.assets)
         gone = [key for key in self.links if now.get(key) != then.get(key)]

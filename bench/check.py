@@ -20,12 +20,20 @@ from dertwin.registers.map import MapErrors, RegisterMap, load_map
 class CheckedSite(NamedTuple):
     """A config that can be served; `layouts` has one for each binding, in order, of each asset_id.
 
-    `map_roots` are the folders in which its maps were looked for.
+    `maps` has the register maps likewise; `map_roots` are the folders in which they were looked for.
     """
 
     config: SiteConfig
     layouts: Mapping[str, Sequence[Layout]]
+    maps: Mapping[str, Sequence[RegisterMap]]
     map_roots: Sequence[Path]
+
+
+class Bound(NamedTuple):
+    """A register map, and how it is bound to a device."""
+
+    map: RegisterMap
+    layout: Layout
 
 
 def check_site(source: Path | str | Mapping[str, Any]) -> CheckedSite:
@@ -37,15 +45,15 @@ def check_site(source: Path | str | Mapping[str, Any]) -> CheckedSite:
     errors = list(site.errors)
     roots, root_errors = _map_roots(site)
     errors += root_errors
-    layouts: list[list[Layout]] = []
+    bound: list[list[Bound]] = []
     maps = MapFolders(roots, site.file)
     told: set[ConfigError] = set()
     for index, asset in site.assets.items() if not root_errors else ():
         device = asset.build()
-        layouts.append([])
+        bound.append([])
         for place, binding in places(site.document, index, asset):
             try:
-                layouts[-1].append(maps.layout(asset, device, binding, place))
+                bound[-1].append(maps.bound(asset, device, binding, place))
             except MapErrors as found:
                 errors += [_used_by(place, error) for error in found.errors if error not in told]
                 told.update(found.errors)
@@ -56,14 +64,19 @@ def check_site(source: Path | str | Mapping[str, Any]) -> CheckedSite:
                 errors.append(ConfigError(site.file, f"{place}.ip", problem))
     if site.config is None or errors:
         raise ConfigErrors(errors)
-    names = asset_ids(site.config.assets)
-    return CheckedSite(site.config, dict(zip(names, layouts, strict=True)), roots)
+    named = list(zip(asset_ids(site.config.assets), bound, strict=True))
+    return CheckedSite(
+        site.config,
+        {name: [each.layout for each in bindings] for name, bindings in named},
+        {name: [each.map for each in bindings] for name, bindings in named},
+        roots,
+    )
 
 
 def check_asset(asset: Any, map_roots: Sequence[Path]) -> list[Layout]:
     """Bind the maps of one asset, for one that is added at run time. Raises ConfigErrors."""
     maps, device = MapFolders(map_roots, ""), asset.build()
-    return [maps.layout(asset, device, b, f"protocols[{i}]") for i, b in enumerate(asset.protocols)]
+    return [maps.bound(asset, device, b, f"protocols[{i}]").layout for i, b in enumerate(asset.protocols)]
 
 
 def shipped_maps() -> Path:
@@ -83,7 +96,7 @@ class MapFolders:
         self._maps: dict[Path, RegisterMap] = {}
         self._layouts: dict[tuple[object, ...], Layout] = {}
 
-    def layout(self, asset: Asset, device: Device, binding: Binding, place: str) -> Layout:
+    def bound(self, asset: Asset, device: Device, binding: Binding, place: str) -> Bound:
         """Bind the map of a binding, which is at `place` in the site config. Raises ConfigErrors."""
         file = self._file(binding.register_map or asset.default_map, f"{place}.register_map")
         key = (file, asset.type, *device.commands.items())
@@ -93,7 +106,7 @@ class MapFolders:
             self._layouts[key] = bind(
                 self._maps[file], device.measurements._fields, device.commands, CLASSIC.get(asset.type, {})
             )
-        return self._layouts[key]
+        return Bound(self._maps[file], self._layouts[key])
 
     def _file(self, name: str, place: str) -> Path:
         inside = [path for root in self._roots if (path := _inside(root, name))]

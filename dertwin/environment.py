@@ -208,7 +208,7 @@ class EnvironmentConfig(FrozenModel):
 
 
 class _Overridden(NamedTuple):
-    """Where a quantity comes from: a function of s since `from_s`, until `until_s` (s since the run's start)."""
+    """Where a quantity comes from: a function of s since from_s, until until_s (both s since the start)."""
 
     source: Callable[[float], float]
     from_s: float

@@ -102,7 +102,7 @@ class WrongSign(SensorFault):
 
 
 class SetMeasurement(SensorFault):
-    """The measurement shows `value`, or goes through a `table` of [s since the start, value], linear between."""
+    """The measurement shows `value`, or goes through a `table` of [s since the start, value]."""
 
     device_fault: Literal["set_measurement"]
     value: float | None = None
@@ -273,7 +273,9 @@ class DeviceFaults:
         for asset_id in hit & devices.keys():
             devices[asset_id].impairment = UNIMPAIRED
 
-    def expire(self, devices: Mapping[str, Device], commands: Mapping[str, Sequence[Command]], time_s: float) -> None:
+    def expire(
+        self, devices: Mapping[str, Device], commands: Mapping[str, Sequence[Command]], time_s: float
+    ) -> None:
         """End what has lasted its time before a step that ends at time_s, or was reset in it."""
         over = [
             active
@@ -331,7 +333,7 @@ class DeviceFaults:
         return shown
 
     def _in_the_way(self, asset_id: str) -> tuple[frozenset[str] | None, float]:
-        """Return which commands a device ignores (None: none, empty: all), and how late the others are (s)."""
+        """Return which commands a device ignores (None: none, empty: all), and how late others are (s)."""
         ignored: frozenset[str] | None = None
         delay_s = 0.0
         for active in self._active:
@@ -340,7 +342,9 @@ class DeviceFaults:
                 continue
             if isinstance(fault, IgnoredCommands):
                 names = frozenset(fault.commands or ())
-                ignored = names if ignored is None else (ignored | names if ignored and names else frozenset())
+                ignored = (
+                    names if ignored is None else (ignored | names if ignored and names else frozenset())
+                )
             elif isinstance(fault, SlowActuator):
                 delay_s += fault.delay_s
         return ignored, delay_s
@@ -387,9 +391,7 @@ def without_phase(measured: Any, phase: str) -> Any:
     return measured._replace(**changed)
 
 
-def _reset(
-    fault: Fault, devices: Mapping[str, Device], commands: Mapping[str, Sequence[Command]]
-) -> bool:
+def _reset(fault: Fault, devices: Mapping[str, Device], commands: Mapping[str, Sequence[Command]]) -> bool:
     device = devices.get(fault.device)
     return device is None or RESETS.get(device.config.type) in commands.get(fault.device, ())
 

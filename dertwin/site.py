@@ -121,14 +121,12 @@ class Site:
 
         at_s is in s since the start of the run; left out: from the next step on.
         """
-        self._environment.override(
-            override, self.snapshot.conditions, self.time_s if at_s is None else at_s
-        )
+        self._environment.override(override, self.snapshot.conditions, self.time_s if at_s is None else at_s)
 
     def start_fault(self, fault: Fault, at_s: float | None = None, seed: str = "") -> None:
         """Let a device fault begin at at_s (s since the start of the run), or with the next step.
 
-        Equal seeds give equal noise. Raises ValueError for an unknown device, or one that cannot have the fault.
+        Equal seeds give equal noise. Raises ValueError for an unknown device, or one that cannot have it.
         """
         device = self._known(fault.device)
         if problem := fault.problem(device):

@@ -255,7 +255,7 @@ class Bess:
         return stored_wh, soh, soc if soc < 1.0 else 1.0
 
     def _limits_w(self, soc: float) -> tuple[float, float]:
-        """Return the charge and the discharge power (W, both >= 0) that temperature, charge and faults allow."""
+        """Return the charge and discharge power (W, >= 0) that temperature, charge and faults allow."""
         state = self.state
         allowed = battery.temperature_factor(state.battery_temp_c) * self.impairment.power_ratio
         charge = battery.charge_factor(soc, state.upper_soc_limit_1, state.upper_soc_limit_2)

@@ -1,6 +1,6 @@
 """Whether a scenario fits a site: its devices, measurements, commands and verdict packs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -11,30 +11,32 @@ from dertwin.faults import Fault
 from dertwin.scenario.actions import CallPack, WriteCommand, action_of
 from dertwin.scenario.conditions import names
 from dertwin.scenario.packs import PACKS
-from dertwin.scenario.signals import reader
+from dertwin.scenario.signals import Memory, reader
 
 if TYPE_CHECKING:
-    from dertwin.scenario.document import Scenario
+    from dertwin.scenario.document import Step
 
 Problem = tuple[tuple[str | int, ...], str]
 
 
-def problems_with(scenario: "Scenario", devices: Mapping[str, Device]) -> Iterator[Problem]:
-    """Yield the place and the words of everything in a scenario that the site does not have."""
-    for index, signal in enumerate(scenario.record):
+def record_problems(record: Sequence[str], devices: Mapping[str, Device]) -> Iterator[Problem]:
+    """Yield the place and the words of every recorded signal that the site does not have."""
+    for index, signal in enumerate(record):
         yield from _unreadable([signal], devices, ("record", index))
-    for index, step in enumerate(scenario.steps):
-        place = ("steps", index)
-        if step.after is not None and not isinstance(step.after, float | int):
-            yield from _unreadable(names(step.after), devices, (*place, "after"))
-        for position, action in enumerate(step.do):
-            spot = (*place, "do", position) if len(step.do) > 1 else (*place, "do")
-            yield from ((spot, problem) for problem in action_problems(action, devices))
-        for position, expectation in enumerate(step.expect):
-            spot = (*place, "expect", position) if len(step.expect) > 1 else (*place, "expect")
-            for condition in (expectation.that, expectation.never):
-                if condition is not None:
-                    yield from _unreadable(names(condition), devices, spot)
+
+
+def step_problems(step: "Step", devices: Mapping[str, Device]) -> Iterator[Problem]:
+    """Yield the place within a step, and the words, of everything that the site does not have."""
+    if step.after is not None and not isinstance(step.after, float | int):
+        yield from _unreadable(names(step.after), devices, ("after",))
+    for position, action in enumerate(step.do):
+        spot = ("do", position) if len(step.do) > 1 else ("do",)
+        yield from ((spot, problem) for problem in action_problems(action, devices))
+    for position, expectation in enumerate(step.expect):
+        spot = ("expect", position) if len(step.expect) > 1 else ("expect",)
+        for condition in (expectation.that, expectation.never):
+            if condition is not None:
+                yield from _unreadable(names(condition), devices, spot)
 
 
 def action_problems(action: Any, devices: Mapping[str, Device]) -> Iterator[str]:
@@ -62,7 +64,9 @@ def split_command(target: str, devices: Mapping[str, Device]) -> tuple[str, str]
 def _no_write(target: str, value: float, devices: Mapping[str, Device]) -> str:
     asset_id, command = split_command(target, devices)
     if not asset_id:
-        return f'write: "{target}" is not allowed; {use(devices, target.partition(".")[0])}, a dot and a command'
+        return (
+            f'write: "{target}" is not allowed; {use(devices, target.partition(".")[0])}, a dot and a command'
+        )
     known = devices[asset_id].commands
     if command not in known:
         return f'write: "{target}" is not allowed; {use(known, command)}'
@@ -71,10 +75,12 @@ def _no_write(target: str, value: float, devices: Mapping[str, Device]) -> str:
     return ""
 
 
-def _unreadable(signals: Any, devices: Mapping[str, Device], place: tuple[str | int, ...]) -> Iterator[Problem]:
+def _unreadable(
+    signals: Iterable[str], devices: Mapping[str, Device], place: tuple[str | int, ...]
+) -> Iterator[Problem]:
     for signal in signals:
         try:
-            reader(signal, devices)
+            reader(signal, devices, Memory())
         except ValueError as error:
             yield place, str(error)
 

@@ -24,7 +24,7 @@ FORM = (
 
 
 class Comparison(NamedTuple):
-    """One comparison; `other` is a number, or the name of a signal. `in` has low in `other` and high in `high`."""
+    """One comparison; `other` is a number or the name of a signal, or the low end of a band to `high`."""
 
     signal: str
     operator: str
@@ -89,7 +89,7 @@ def _kind(value: Any) -> str:
 
 
 Condition: TypeAlias = Annotated[
-    Union[  # noqa: UP007: the models are still to come where this is read
+    Union[  # noqa: UP007 - the members are still to come when this is read
         Annotated[Annotated[str, AfterValidator(_parsable)], Tag("text")],
         Annotated[All, Tag("all")],
         Annotated[Any_, Tag("any")],
@@ -117,10 +117,9 @@ def names(condition: Condition) -> Iterator[str]:
 
 
 def compiled(condition: Condition) -> Callable[[Read], float]:
-    """Return a function that tells by how much a condition holds: >= 0 if it does, in the unit of its signals.
+    """Return what tells by how much a condition holds, in the unit of its signals: >= 0 if it does.
 
-    A comparison with a signal that has no value (NaN) does not hold. `<` and `>` that just miss have a
-    margin of -0.0 made into the smallest negative number, so that the sign is right.
+    A comparison with a signal that has no value (NaN) does not hold.
     """
     match condition:
         case str():
@@ -138,6 +137,7 @@ def compiled(condition: Condition) -> Callable[[Read], float]:
     raise TypeError(condition)
 
 
+# What `<` misses by when both sides are equal: below zero, and nothing is closer to it.
 _JUST_NOT = -5e-324
 
 

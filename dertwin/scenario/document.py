@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -11,7 +12,7 @@ from dertwin.config_errors import ConfigError, ConfigErrors, place_of, validatio
 from dertwin.devices.device import Device
 from dertwin.documents import read_document
 from dertwin.scenario.actions import Action
-from dertwin.scenario.check import problems_with
+from dertwin.scenario.check import record_problems, step_problems
 from dertwin.scenario.conditions import Condition
 from dertwin.scenario.expectations import Expectation
 from dertwin.scenario.substitute import Place, Value, substituted
@@ -77,7 +78,9 @@ class Scenario(FrozenModel):
 
     @model_validator(mode="after")
     def _it_ends(self) -> Self:
-        waits = [step for step in self.steps if step.after is not None and not isinstance(step.after, float | int)]
+        waits = [
+            step for step in self.steps if step.after is not None and not isinstance(step.after, float | int)
+        ]
         if waits and self.duration is None:
             raise ValueError("a step waits for a condition that may never come; give a `duration` (s)")
         return self
@@ -116,27 +119,41 @@ def load_scenario(path: Path, devices: Mapping[str, Device]) -> LoadedScenario:
             parameters,
             problems,
         )
-        label = f" (in {place})" if place else ""
-        found = [ConfigError(str(path), place_of(at), problem + label) for at, problem in problems]
-        if not found:
-            try:
-                scenario = Scenario.model_validate(content, context={"folder": path.parent})
-                found = [
-                    ConfigError(str(path), place_of(at), problem + label)
-                    for at, problem in problems_with(scenario, devices)
-                ]
-                cases.append(Case(name, parameters, scenario))
-            except ValidationError as error:
-                found = [
-                    each._replace(message=each.message + label)
-                    for each in validation_errors(error, Scenario, content, str(path))
-                ]
-        errors += found
+        context = {"folder": path.parent}
+        found = [ConfigError(str(path), place_of(at), problem) for at, problem in problems]
+        steps: Mapping[int, Step] = {}
+        try:
+            scenario = Scenario.model_validate(content, context=context)
+            steps = dict(enumerate(scenario.steps))
+            cases.append(Case(name, parameters, scenario))
+            problems = list(record_problems(scenario.record, devices))
+        except ValidationError as error:
+            spoilt = {each.place for each in found}
+            more = validation_errors(error, Scenario, content, str(path))
+            found += [each for each in more if each.place not in spoilt]
+            steps, problems = _sound_steps(content, context), []
+        problems += [
+            (("steps", index, *at), problem)
+            for index, step in steps.items()
+            for at, problem in step_problems(step, devices)
+        ]
+        found += [ConfigError(str(path), place_of(at), problem) for at, problem in problems]
+        errors += [each._replace(message=f"{each.message} (in {place})") if place else each for each in found]
     if errors:
         raise ConfigErrors(_once(errors))
     first = cases[0].scenario
     text = path.read_text(encoding="utf-8-sig")
     return LoadedScenario(first.scenario, first.description, first.seed, str(path), text, cases)
+
+
+def _sound_steps(content: Mapping[str, Any], context: Mapping[str, Any]) -> dict[int, Step]:
+    """Return what is usable of the steps of a scenario that has faults, by their place."""
+    steps = content.get("steps")
+    sound = {}
+    for index, step in enumerate(steps if isinstance(steps, list) else []):
+        with suppress(ValidationError):
+            sound[index] = Step.model_validate(step, context=context)
+    return sound
 
 
 def _once(errors: Sequence[ConfigError]) -> list[ConfigError]:
@@ -147,9 +164,7 @@ def _once(errors: Sequence[ConfigError]) -> list[ConfigError]:
     return list(kept.values())
 
 
-def _cases(
-    document: Any, path: Path
-) -> Iterator[tuple[str, Mapping[str, Value], str, list[ConfigError]]]:
+def _cases(document: Any, path: Path) -> Iterator[tuple[str, Mapping[str, Value], str, list[ConfigError]]]:
     """Yield name, parameters, place and faults of each case; a single one if there are none."""
     file = str(path)
     if not isinstance(document, dict):
@@ -168,7 +183,12 @@ def _cases(
             yield "", given, "", [ConfigError(file, "cases.csv", str(error))]
             return
     if not isinstance(sheet, list) or not sheet:
-        yield "", given, "", [ConfigError(file, "cases", "use a list of cases that is not empty, or {csv: FILE}")]
+        yield (
+            "",
+            given,
+            "",
+            [ConfigError(file, "cases", "use a list of cases that is not empty, or {csv: FILE}")],
+        )
         return
     named = "cases" in document
     for index, case in enumerate(sheet):

@@ -33,7 +33,9 @@ class Expectation(FrozenModel):
         if self.never is not None and self.within is not None:
             raise ValueError("`within` goes with `that`; say with `for` how long something must never be")
         if self.that is not None and self.within is None and self.for_ is None:
-            raise ValueError("say `within` which time (s) it must become true, or `for` how long it must hold")
+            raise ValueError(
+                "say `within` which time (s) it must become true, or `for` how long it must hold"
+            )
         return self
 
     def in_words(self) -> str:

@@ -32,10 +32,14 @@ class Due(NamedTuple):
 
 
 class Acts(NamedTuple):
-    """What is to be done to a site before its next step: first end all that acts, if `clear`, then `start`."""
+    """What is to be done to a site before its next step: with `clear` end all that acts, then `start`.
+
+    `happened` is what is new since the last step.
+    """
 
     clear: bool = False
     start: Sequence[Due] = ()
+    happened: Sequence[Happened] = ()
 
 
 class PackVerdict(NamedTuple):
@@ -111,14 +115,20 @@ class CaseRun:
         self._before_s = 0.0
         self._busy_until_s = 0.0
         self._started = 0
+        self._told = 0
         self._memory = Memory()
         self._now_s = 0.0
         self._packs: list[_PackRun] = []
         self.verdicts: list[PackVerdict] = []
         self.watches: list[Watch] = []
+        self._pending: list[Watch] = []
         wanted = dict.fromkeys((*case.scenario.record, *_signals(case)))
-        self._read = {name: reader(name, devices) for name in wanted}
         self.record = Record(wanted)
+        self._values: dict[str, float] = {}
+        self._signals = [
+            (name, reader(name, devices, self._memory), column.append)
+            for name, column in self.record.columns.items()
+        ]
         self.done = False
 
     def step(self, observation: Observation) -> list[Due]:
@@ -127,14 +137,14 @@ class CaseRun:
             self._start_s = observation.snapshot.time_s
         now_s = self._now_s = observation.snapshot.time_s - self._start_s
         self._memory.note(observation)
-        values = {name: read(observation, self._memory) for name, read in self._read.items()}
-        self._note(now_s, observation, values)
-        for watch in self.watches:
-            if watch.pending and now_s > 0.0:
-                watch.look(now_s, values.__getitem__)
+        self._sample(now_s, observation)
+        if now_s > 0.0:
+            for watch in self._pending:
+                watch.look(now_s, self._values.__getitem__)
                 self._tell(watch)
+            self._pending = [watch for watch in self._pending if watch.pending]
         self._judge(now_s)
-        due = [*self._fire(now_s, values), *self._take_timed(now_s)]
+        due = self._fire(now_s) + self._take_timed(now_s)
         if self._is_over(now_s):
             self.end()
         return due
@@ -144,14 +154,21 @@ class CaseRun:
         if self.done:
             return
         self.done = True
-        for watch in self.watches:
-            if watch.pending:
-                watch.end(self._now_s)
-                self._tell(watch)
+        for watch in self._pending:
+            watch.end(self._now_s)
+            self._tell(watch)
         for pack in self._packs:
             self._judge_pack(pack)
         self._packs.clear()
         self.record.exchanges = self._exchanges(self._start_s)
+
+    def news(self) -> Sequence[Happened]:
+        """Return what has happened since the last call."""
+        happened = self.record.happened
+        if len(happened) == self._told:
+            return ()
+        told, self._told = self._told, len(happened)
+        return happened[told:]
 
     def result(self) -> CaseResult:
         """Return what has come of it so far."""
@@ -166,20 +183,22 @@ class CaseRun:
             self.record,
         )
 
-    def _note(self, now_s: float, observation: Observation, values: Mapping[str, float]) -> None:
-        record = self.record
+    def _sample(self, now_s: float, observation: Observation) -> None:
+        record, values = self.record, self._values
         record.times.append(now_s)
-        for name, value in values.items():
-            record.columns[name].append(value)
+        for name, read, append in self._signals:
+            value = read(observation)
+            values[name] = value
+            append(value)
         for device, batch in observation.commands.items():
             record.received += [Received(now_s, device, command.name, command.value) for command in batch]
 
-    def _fire(self, now_s: float, values: Mapping[str, float]) -> list[Due]:
+    def _fire(self, now_s: float) -> list[Due]:
         """Take the steps whose time has come, in their order."""
         due: list[Due] = []
         while self._waiting:
-            index, step = self._waiting[0]
-            at_s = self._time_of(step, now_s, values)
+            _, step = self._waiting[0]
+            at_s = self._time_of(step, now_s)
             if at_s is None or at_s > now_s + TOLERANCE:
                 break
             self._waiting.popleft()
@@ -190,9 +209,10 @@ class CaseRun:
                 due += self._start(action, at_s)
             for expectation in step.expect:
                 self.watches.append(Watch(expectation, at_s))
+                self._pending.append(self.watches[-1])
         return due
 
-    def _time_of(self, step: Step, now_s: float, values: Mapping[str, float]) -> float | None:
+    def _time_of(self, step: Step, now_s: float) -> float | None:
         """Return when a step is due (s since the start); None as long as nobody knows."""
         if step.at is not None:
             return step.at
@@ -200,7 +220,7 @@ class CaseRun:
             return self._before_s
         if isinstance(step.after, float | int):
             return self._before_s + step.after
-        return now_s if compiled(step.after)(values.__getitem__) >= 0.0 else None
+        return now_s if compiled(step.after)(self._values.__getitem__) >= 0.0 else None
 
     def _start(self, action: Action, at_s: float) -> list[Due]:
         if isinstance(action, CallPack):
@@ -216,7 +236,11 @@ class CaseRun:
         self._busy_until_s = max(self._busy_until_s, at_s + (lasts_s or 0.0))
         self._started += 1
         self._happened(
-            at_s, "action", in_words(action), getattr(action, "device", "") or "", getattr(action, "link", "") or ""
+            at_s,
+            "action",
+            in_words(action),
+            getattr(action, "device", "") or "",
+            getattr(action, "link", "") or "",
         )
         return [Due(action, self._start_s + at_s, f"{self._seed} {self._case.name} {self._started}")]
 
@@ -247,7 +271,7 @@ class CaseRun:
         duration_s = self._case.scenario.duration
         if duration_s is not None:
             return now_s >= duration_s - TOLERANCE
-        open_ended = all(math.isinf(watch.last_s) for watch in self.watches if watch.pending)
+        open_ended = all(math.isinf(watch.last_s) for watch in self._pending)
         waiting = self._waiting or self._timed or self._packs
         return open_ended and not waiting and now_s >= self._busy_until_s - TOLERANCE
 
@@ -268,9 +292,13 @@ class ScenarioRun:
     """
 
     def __init__(
-        self, loaded: LoadedScenario, site: str, devices: Mapping[str, Device], exchanges: Exchanges = lambda _: ()
+        self,
+        loaded: LoadedScenario,
+        site: str,
+        devices: Mapping[str, Device],
+        exchanges: Exchanges = lambda _: (),
     ) -> None:
-        """Begin nothing yet. `exchanges` is where requests and replies come from, for packs that want them."""
+        """Begin nothing yet. Packs that judge requests and replies get them from `exchanges`."""
         self._loaded = loaded
         self._site = site
         self._open = deque(CaseRun(case, devices, loaded.seed, exchanges) for case in loaded.cases)
@@ -297,20 +325,24 @@ class ScenarioRun:
         """Look at a step's outcome, and return what is to be done before the next one."""
         if self.done:
             return Acts()
-        due = self._open[0].step(observation)
-        if not self._open[0].done:
-            return Acts(start=due)
+        case = self._open[0]
+        due = case.step(observation)
+        if not case.done:
+            return Acts(False, due, case.news())
         self._over.append(self._open.popleft())
         # The next case begins with the site as this step has left it.
-        return Acts(True, self._open[0].step(observation) if self._open else ())
+        start = self._open[0].step(observation) if self._open else ()
+        return Acts(True, start, [*case.news(), *(self._open[0].news() if self._open else ())])
 
     def stop(self) -> Acts:
         """End the scenario before its time; what is pending has failed, or held so far."""
-        if not self.done:
-            self.stopped = True
-            self._open[0].end()
-            self._over.append(self._open.popleft())
-        return Acts(clear=True)
+        if self.done:
+            return Acts(clear=True)
+        self.stopped = True
+        case = self._open.popleft()
+        case.end()
+        self._over.append(case)
+        return Acts(clear=True, happened=case.news())
 
     def result(self) -> ScenarioResult:
         """Return what has come of it so far."""

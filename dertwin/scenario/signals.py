@@ -23,23 +23,34 @@ class Requests(NamedTuple):
 NO_REQUESTS = Requests()
 
 
+def nobody_asks(asset_id: str) -> Requests:
+    """Return the counts of a device that has no registers."""
+    return NO_REQUESTS
+
+
 class Observation(NamedTuple):
     """What a scenario sees of a site after a step: its outcome, and what led to it.
 
-    `commands` are the writes that the step took, by asset id; `requests` the counts since the start of
-    the scenario.
+    `commands` are the writes that the step took, by asset id; `requests` tells the counts of a device by
+    its asset id.
     """
 
     snapshot: SiteSnapshot
     commands: Mapping[str, Sequence[Command]]
-    requests: Mapping[str, Requests]
+    requests: Callable[[str], Requests]
 
 
 class Memory:
-    """What must be remembered of former steps: the last value and time of each command, how many came."""
+    """What must be remembered of former steps.
+
+    `last` has value, time and count of each command, `requested` the count of requests and when it last
+    rose, of the devices whose `asked` is wanted; `base` the counts at the start.
+    """
 
     def __init__(self) -> None:
         self.last: dict[tuple[str, str], tuple[float, float, int]] = {}
+        self.asked: set[str] = set()
+        self.base: dict[str, Requests] = {}
         self.requested: dict[str, tuple[int, float]] = {}
 
     def note(self, observation: Observation) -> None:
@@ -49,16 +60,18 @@ class Memory:
             for name, value in batch:
                 _, _, count = self.last.get((asset_id, name), (0.0, 0.0, 0))
                 self.last[asset_id, name] = (value, now_s, count + 1)
-        for asset_id, counts in observation.requests.items():
-            if self.requested.get(asset_id, (0, 0.0))[0] != counts.requests:
+        for asset_id in self.asked:
+            counts = observation.requests(asset_id)
+            self.base.setdefault(asset_id, counts)
+            if self.requested.get(asset_id, (-1, 0.0))[0] != counts.requests:
                 self.requested[asset_id] = (counts.requests, now_s)
 
 
-Reader = Callable[[Observation, Memory], float]
+Reader = Callable[[Observation], float]
 
 
-def reader(name: str, devices: Mapping[str, Device]) -> Reader:
-    """Return what reads a signal.
+def reader(name: str, devices: Mapping[str, Device], memory: Memory) -> Reader:
+    """Return what reads a signal; `memory` is that of the run, and is told what to keep for it.
 
     `DEVICE.MEASUREMENT` is what a device measures, `DEVICE.shown.MEASUREMENT` what its registers show
     of it; `DEVICE.command.COMMAND` the value that was written last (NaN before), with `.age_s` the time
@@ -74,18 +87,20 @@ def reader(name: str, devices: Mapping[str, Device]) -> Reader:
     asset_id = max((d for d in devices if name.startswith(f"{d}.")), key=len, default=None)
     if asset_id is None:
         raise ValueError(f'"{name}" is no signal; {use([*devices, "pcc", "site"], owner)}, a dot and a name')
-    return _of_device(asset_id, devices[asset_id], name.removeprefix(f"{asset_id}."), name)
+    return _of_device(asset_id, devices[asset_id], name.removeprefix(f"{asset_id}."), name, memory)
 
 
-def _of_device(asset_id: str, device: Device, rest: str, name: str) -> Reader:
+def _of_device(asset_id: str, device: Device, rest: str, name: str, memory: Memory) -> Reader:
     if rest in COUNTS:
+        memory.asked.add(asset_id)
         index = COUNTS.index(rest)
-        return lambda seen, _: seen.requests.get(asset_id, NO_REQUESTS)[index]
+        return lambda seen: seen.requests(asset_id)[index] - memory.base[asset_id][index]
     if rest == "silence_s":
-        return lambda seen, memory: seen.snapshot.time_s - memory.requested.get(asset_id, (0, 0.0))[1]
+        memory.asked.add(asset_id)
+        return lambda seen: seen.snapshot.time_s - memory.requested[asset_id][1]
     kind, _, inner = rest.partition(".")
     if kind == "command":
-        return _command(asset_id, device, inner, name)
+        return _command(asset_id, device, inner, name, memory)
     fields = device.measurements._fields
     if kind == "shown":
         return _field(inner, fields, name, lambda seen: seen.snapshot.shown.get(asset_id))
@@ -93,7 +108,7 @@ def _of_device(asset_id: str, device: Device, rest: str, name: str) -> Reader:
     return _field(rest, fields, name, lambda seen: seen.snapshot.measurements.get(asset_id), known)
 
 
-def _command(asset_id: str, device: Device, rest: str, name: str) -> Reader:
+def _command(asset_id: str, device: Device, rest: str, name: str, memory: Memory) -> Reader:
     command, _, what = rest.partition(".")
     if command not in device.commands or what not in ("", "age_s", "count"):
         wrong = command if command not in device.commands else what
@@ -101,12 +116,10 @@ def _command(asset_id: str, device: Device, rest: str, name: str) -> Reader:
         raise ValueError(f'"{name}" is no signal; {use(known, wrong)}')
     key = asset_id, command
     if what == "age_s":
-        return lambda seen, memory: (
-            seen.snapshot.time_s - memory.last[key][1] if key in memory.last else math.inf
-        )
+        return lambda seen: seen.snapshot.time_s - memory.last[key][1] if key in memory.last else math.inf
     if what == "count":
-        return lambda _, memory: memory.last[key][2] if key in memory.last else 0
-    return lambda _, memory: memory.last[key][0] if key in memory.last else math.nan
+        return lambda _: memory.last[key][2] if key in memory.last else 0
+    return lambda _: memory.last[key][0] if key in memory.last else math.nan
 
 
 def _field(
@@ -120,7 +133,7 @@ def _field(
         raise ValueError(f'"{name}" is no signal; {use(list(known) or fields, field)}')
     index = fields.index(field)
 
-    def read(seen: Observation, _: Memory) -> float:
+    def read(seen: Observation) -> float:
         values = owner(seen)
         return math.nan if values is None else values[index]  # a device that has failed measures nothing
 

@@ -1,0 +1,91 @@
+"""Runs a scenario on a bench: steps with the site, and does to site, links and wires what it says."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from bench.app import Bench
+from dertwin.devices.device import Command
+from dertwin.faults import Fault
+from dertwin.overrides import Override
+from dertwin.scenario.actions import WriteCommand
+from dertwin.scenario.check import split_command
+from dertwin.scenario.document import LoadedScenario
+from dertwin.scenario.record import Happened
+from dertwin.scenario.run import Acts, Due, Exchanges, ScenarioResult, ScenarioRun
+from dertwin.scenario.signals import Observation
+from dertwin.site import NO_COMMANDS, SiteSnapshot
+
+log = structlog.get_logger()
+
+
+class BenchScenario:
+    """A scenario that runs on a bench from now on; `over` is set when it is done, or was stopped."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        loaded: LoadedScenario,
+        exchanges: Exchanges = lambda _: (),
+        tell: Callable[[Happened], None] = lambda _: None,
+    ) -> None:
+        """Take the first steps at once; `tell` hears of everything that happens."""
+        self.run = ScenarioRun(loaded, bench.site.config.site_name, bench.site.devices, exchanges)
+        self.name = loaded.name
+        self.over = asyncio.Event()
+        self._bench = bench
+        self._tell = tell
+        bench.scenario = self
+        bench.orders = self.after_step(bench.site.snapshot, NO_COMMANDS)
+
+    def after_step(
+        self, snapshot: SiteSnapshot, commands: Mapping[str, Sequence[Command]]
+    ) -> Mapping[str, Sequence[Command]]:
+        """Look at a step, act, and return what is to be written with the next one."""
+        try:
+            acts = self.run.step(Observation(snapshot, commands, self._bench.requests_of))
+            orders = self._carry_out(acts)
+        except Exception:
+            log.exception("scenario failed", scenario=self.name)
+            self.stop()
+            return NO_COMMANDS
+        if self.run.done:
+            self._leave()
+        return orders
+
+    def stop(self) -> None:
+        """End before the time, and everything that acts."""
+        self._carry_out(self.run.stop())
+        self._leave()
+
+    def result(self) -> ScenarioResult:
+        """Return what has come of it so far."""
+        return self.run.result()
+
+    def _carry_out(self, acts: Acts) -> Mapping[str, Sequence[Command]]:
+        if acts.clear:
+            self._bench.site.end_faults()
+        orders: dict[str, list[Command]] = {}
+        for due in acts.start:
+            if isinstance(due.action, WriteCommand):
+                for target, value in due.action.write.items():
+                    asset_id, command = split_command(target, self._bench.site.devices)
+                    orders.setdefault(asset_id, []).append(Command(command, value))
+            else:
+                self._start(due)
+        for each in acts.happened:
+            self._tell(each)
+        return orders
+
+    def _start(self, due: Due) -> None:
+        action, site = due.action, self._bench.site
+        if isinstance(action, Override):
+            site.override(action, due.at_s)
+        elif isinstance(action, Fault):
+            site.start_fault(action, due.at_s, due.seed)
+
+    def _leave(self) -> None:
+        if self._bench.scenario is self:
+            self._bench.scenario = None
+        self.over.set()
