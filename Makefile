@@ -101,7 +101,9 @@ SYSTEMD_PACKAGES := gcc=gcc pkg-config=pkg-config python-headers=python3-dev \
 packages-run: NEEDED := $(RUN_PACKAGES)
 packages-install: NEEDED := socat=socat new-venv=python3-venv $(SYSTEMD_PACKAGES)
 packages-test: NEEDED := $(RUN_PACKAGES) mbpoll=mbpoll umockdev-wrapper=umockdev udevadm=udev \
-  prometheus=prometheus curl=curl systemd-analyze=systemd systemd-nspawn=systemd-container $(SYSTEMD_PACKAGES)
+  prometheus=prometheus curl=curl systemd-analyze=systemd systemd-nspawn=systemd-container \
+  /usr/sbin/nft=nftables /usr/sbin/sshd=openssh-server /usr/sbin/chronyd=chrony \
+  /usr/sbin/wpa_supplicant=wpasupplicant $(SYSTEMD_PACKAGES)
 packages-bench: NEEDED := $(RUN_PACKAGES) gcc=gcc /usr/include/modbus/modbus.h=libmodbus-dev
 packages-run packages-test packages-bench packages-install:
 	@missing=""; \

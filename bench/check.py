@@ -36,10 +36,11 @@ class Bound(NamedTuple):
     layout: Layout
 
 
-def check_site(source: Path | str | Mapping[str, Any]) -> CheckedSite:
+def check_site(source: Path | str | Mapping[str, Any], *, served_here: bool = True) -> CheckedSite:
     """Read a site config, or take a mapping of the same form, and bind its maps to its devices.
 
-    Paths in a mapping are relative to the working directory. Raises ConfigErrors with all faults.
+    Paths in a mapping are relative to the working directory. Unless `served_here`, addresses need not be
+    those of this machine, or not yet. Raises ConfigErrors with all faults.
     """
     site = read_site(source)
     errors = list(site.errors)
@@ -59,7 +60,7 @@ def check_site(source: Path | str | Mapping[str, Any]) -> CheckedSite:
                 told.update(found.errors)
             except ConfigErrors as found:
                 errors += found.errors
-            if isinstance(binding, TcpBinding) and not _is_ours(binding.ip):
+            if served_here and isinstance(binding, TcpBinding) and not _is_ours(binding.ip):
                 problem = f"{show(binding.ip)} is not an address of this machine; use 0.0.0.0 for all it has"
                 errors.append(ConfigError(site.file, f"{place}.ip", problem))
     if site.config is None or errors:

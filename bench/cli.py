@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+from bench.appliance.commands import add_commands
 from dertwin import __version__
 
 TYPE_CHECKING = False  # as in typing, which takes its time
@@ -144,6 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(write)
     write.add_argument("values", nargs="+", metavar="NAME=VALUE", help="in the unit of the map")
     write.set_defaults(command=_write)
+
+    add_commands(commands)
     return parser
 
 

@@ -20,6 +20,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from bench.app import Bench
+from bench.files import sync_folder, write_through
 from dertwin.devices.device import Device
 from dertwin.environment import EnvironmentConfig
 from dertwin.site import Site
@@ -68,15 +69,11 @@ class StateFile:
     def write(self, saved: Saved) -> None:
         """Replace the file, keep the one before. Raises OSError."""
         body = json.dumps(_adapter(Saved).dump_python(saved)).encode()
-        _write_through(self._temporary, b"%s %s\n%s" % (FORMAT, _checksum(body), body))
+        write_through(self._temporary, b"%s %s\n%s" % (FORMAT, _checksum(body), body))
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.path, self.previous)
         os.replace(self._temporary, self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path.parent)
 
     def read(self) -> Saved | None:
         """Return what was saved last; None if there is nothing. What is no state is moved out of the way."""
@@ -220,14 +217,3 @@ def _checksum(body: bytes) -> bytes:
 def _surroundings(site: Site) -> str:
     config = site.config.model_dump_json(include=set(EnvironmentConfig.model_fields))
     return hashlib.sha256(config.encode()).hexdigest()
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(file, rest) :]
-        os.fsync(file)
-    finally:
-        os.close(file)

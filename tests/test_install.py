@@ -46,7 +46,7 @@ def run(*words: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the package from a copy of the repository, so that nothing is left in it."""
     folder = tmp_path_factory.mktemp("build")
-    for name in ("dertwin", "bench", "register_maps"):
+    for name in ("dertwin", "bench", "register_maps", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)

@@ -1,0 +1,86 @@
+"""Who a box is: a name and an SSH host key that no other box has, and the software on it."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.appliance.places import Places
+from bench.files import sync_folder
+from dertwin import __version__
+
+
+def unique_name(places: Places) -> str:
+    """Return dertwin- and four characters that stay the same for this hardware."""
+    digest = hashlib.sha256(next(_serial_numbers(places.root)).encode()).hexdigest()
+    return f"dertwin-{digest[:4]}"
+
+
+def _serial_numbers(root: Path) -> Iterator[str]:
+    """Yield what tells this hardware from others, the surest first."""
+    for name in ("proc/device-tree/serial-number", "sys/class/dmi/id/product_uuid"):
+        if text := _text(root / name).strip("\0 \n"):
+            yield text
+    # Only hardware has a device behind its name; bridges and tunnels make addresses up.
+    adapters = (path.parent for path in sorted((root / "sys/class/net").glob("*/device")))
+    yield from filter(None, (_text(adapter / "address").strip() for adapter in adapters))
+    yield _text(root / "etc/machine-id") or "unknown"
+
+
+def keep_host_key(places: Places) -> Path:
+    """Return the SSH host key, which is made at the first boot and stays; without a disk, until the next.
+
+    Raises OSError or CalledProcessError if there can be none.
+    """
+    try:
+        return _host_key(places.data / "ssh")
+    except (OSError, subprocess.CalledProcessError):
+        return _host_key(places.root / "run/dertwin-ssh")
+
+
+def _host_key(folder: Path) -> Path:
+    key, new = folder / "ssh_host_ed25519_key", folder / "new"
+    if key.exists():
+        return key
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left_over in (new, folder / "new.pub"):
+        left_over.unlink(missing_ok=True)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(new)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    for name in (new, folder / "new.pub"):
+        with name.open("rb") as file:
+            os.fsync(file.fileno())
+    os.replace(folder / "new.pub", f"{key}.pub")
+    os.replace(new, key)
+    sync_folder(folder)
+    return key
+
+
+def version(places: Places) -> str:
+    """Return what runs here in words: version, and architecture and slot of an appliance."""
+    facts = release(places)
+    running = slot(places)
+    about = [facts.get("ARCH", ""), f"slot {running}" if running else ""]
+    told = ", ".join(filter(None, about))
+    return f"dertwin {facts.get('VERSION', __version__)}" + (f" ({told})" if told else "")
+
+
+def release(places: Places) -> dict[str, str]:
+    """Return what the image says of itself: VERSION and ARCH; nothing where there is no image."""
+    lines = _text(places.root / "etc/dertwin-release").splitlines()
+    pairs = (line.partition("=") for line in lines)
+    return {name.strip(): value.strip().strip('"') for name, equals, value in pairs if equals}
+
+
+def slot(places: Places) -> str:
+    """Return the slot of the root file system that runs, `a` or `b`; empty where there are none."""
+    words = _text(places.root / "proc/cmdline").split()
+    return next((word[-1] for word in words if word in ("dertwin.slot=a", "dertwin.slot=b")), "")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

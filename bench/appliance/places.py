@@ -1,0 +1,66 @@
+"""Where things are on the box: the card that a laptop can edit, the data partition, the root file system."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Places(NamedTuple):
+    """The three file systems of an appliance; tests point them elsewhere."""
+
+    card: Path = Path("/boot/card")
+    data: Path = Path("/data")
+    root: Path = Path("/")
+
+    @property
+    def user_files(self) -> Path:
+        """Return the folder on the card that is the user's to edit."""
+        return self.card / "dertwin"
+
+    @property
+    def settings(self) -> Path:
+        """Return the file with the box's settings."""
+        return self.user_files / "bench.yaml"
+
+    @property
+    def sites(self) -> Path:
+        """Return the folder in which good sites are kept."""
+        return self.data / "sites"
+
+    @property
+    def served(self) -> Path:
+        """Return the folder that the service reads."""
+        return self.root / "etc/dertwin"
+
+    @property
+    def live(self) -> bool:
+        """Tell whether this is about the running system, and not a folder that looks like one."""
+        return self.root == Path("/")
+
+
+@contextmanager
+def writable(card: Path) -> Iterator[None]:
+    """Let the card be written inside; it is mounted read-only otherwise, so that power may go at any time.
+
+    Raises OSError if it cannot be.
+    """
+    if not os.statvfs(card).f_flag & os.ST_RDONLY:
+        yield
+        return
+    _remount(card, "rw")
+    try:
+        yield
+    finally:
+        os.sync()
+        _remount(card, "ro")
+
+
+def _remount(card: Path, mode: str) -> None:
+    done = subprocess.run(
+        ["mount", "-o", f"remount,{mode}", str(card)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise OSError(f"{card} cannot be mounted {mode}: {done.stderr.strip()}")
