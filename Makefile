@@ -101,7 +101,7 @@ SYSTEMD_PACKAGES := gcc=gcc pkg-config=pkg-config python-headers=python3-dev \
 packages-run: NEEDED := $(RUN_PACKAGES)
 packages-install: NEEDED := socat=socat new-venv=python3-venv $(SYSTEMD_PACKAGES)
 packages-test: NEEDED := $(RUN_PACKAGES) mbpoll=mbpoll umockdev-wrapper=umockdev udevadm=udev \
-  prometheus=prometheus curl=curl systemd-analyze=systemd systemd-nspawn=systemd-container \
+  prometheus=prometheus curl=curl tshark=tshark systemd-analyze=systemd systemd-nspawn=systemd-container \
   /usr/sbin/nft=nftables /usr/sbin/sshd=openssh-server /usr/sbin/chronyd=chrony \
   /usr/sbin/wpa_supplicant=wpasupplicant $(SYSTEMD_PACKAGES)
 packages-bench: NEEDED := $(RUN_PACKAGES) gcc=gcc /usr/include/modbus/modbus.h=libmodbus-dev
@@ -121,9 +121,9 @@ packages-run packages-test packages-bench packages-install:
 	sudo=""; [ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
 	echo "installing system packages:$$missing"; \
 	if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then \
-	  export DEBIAN_FRONTEND=noninteractive; \
-	  $$sudo apt-get install -y -qq $$missing >/dev/null 2>&1 || \
-	    { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq $$missing >/dev/null; } && exit 0; \
+	  install="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq"; \
+	  $$install $$missing >/dev/null 2>&1 || \
+	    { $$sudo apt-get update -qq && $$install $$missing >/dev/null; } && exit 0; \
 	fi; \
 	echo "missing system packages:$$missing" >&2; \
 	echo "install them as an administrator, e.g.: sudo apt-get install$$missing" >&2; exit 1

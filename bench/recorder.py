@@ -28,16 +28,17 @@ Tap: TypeAlias = Callable[[int, float, bytes], None]
 
 
 class Kind(IntEnum):
-    """What happened on a link, seen from this side."""
+    """What happened on a link, seen from this side; NOISE was received and is no frame."""
 
     RECEIVED = 0
     SENT = 1
     OPENED = 2
     CLOSED = 3
+    NOISE = 4
 
 
 # As plain numbers, which cost less where each request passes.
-RECEIVED, SENT, OPENED, CLOSED = map(int, Kind)
+RECEIVED, SENT, OPENED, CLOSED, NOISE = map(int, Kind)
 
 
 class Conversation(NamedTuple):
@@ -52,9 +53,9 @@ class Conversation(NamedTuple):
 class Frame(NamedTuple):
     """What was received or sent at a time (s of time.monotonic), as it was on the wire.
 
-    On a serial line a frame as the decoder cut it, with its CRC, or what was none; on TCP what one call
-    to the system read or wrote, which may be several frames or a part of one. `data` is empty when a
-    conversation opened or closed.
+    On a serial line a frame as the decoder cut it, with its CRC, or noise; on TCP what one call to the
+    system read or wrote, which may be several frames or a part of one. `data` is empty when a conversation
+    opened or closed.
     """
 
     at: float

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.counters import Latency
 from bench.links.timer import PreciseTimer
-from bench.recorder import RECEIVED, SENT, Tap
+from bench.recorder import NOISE, RECEIVED, SENT, Tap
 from bench.unit import Unit
 from dertwin.modbus import rtu
 
@@ -53,7 +53,9 @@ class Line:
         self._broken = broken
         self._last_byte_at = 0.0
         if tap:
-            self.decoder.observe = lambda heard: tap(RECEIVED, self._last_byte_at, heard)
+            self.decoder.observe = lambda heard, is_frame: tap(
+                RECEIVED if is_frame else NOISE, self._last_byte_at, heard
+            )
         self._reply = b""
         self._echo = b""
         self._echo_until = 0.0

@@ -127,14 +127,14 @@ class RtuDecoder:
     `units` are the unit ids served here and may change while in use. Call `receive` with what
     arrives and `silence` once `deadline` has passed without another byte. Times are in seconds
     of any monotonic clock. `last_reply` is the last frame that we sent: its echo is no request.
-    `observe`, if set, is told all bytes in order as they are cut, frame or garbage.
+    `observe`, if set, is told all bytes in order as they are cut, and whether they are a frame.
     """
 
     def __init__(
         self, units: Collection[int], counters: LineCounters, silent_interval_s: float = 0.0
     ) -> None:
         """Start at a frame boundary of a line whose frames are `silent_interval_s` apart."""
-        self.observe: Callable[[bytes], None] | None = None
+        self.observe: Callable[[bytes, bool], None] | None = None
         self.units = units
         self.counters = counters
         self.last_reply = b""
@@ -213,7 +213,7 @@ class RtuDecoder:
         return None
 
     def _take(self, length: int) -> RtuFrame:
-        adu = self._cut(length)
+        adu = self._cut(length, True)
         unit_id, pdu = adu[0], adu[1:-2]
         if unit_id in self.units:
             kind = Kind.OWN
@@ -230,13 +230,13 @@ class RtuDecoder:
     def _drop(self, length: int) -> None:
         if length:
             self.counters.garbage_bytes += length
-            self._cut(length)
+            self._cut(length, False)
 
-    def _cut(self, length: int) -> bytes:
+    def _cut(self, length: int, is_frame: bool) -> bytes:
         cut = bytes(self._buffer[:length])
         del self._buffer[:length]
         if self.observe:
-            self.observe(cut)
+            self.observe(cut, is_frame)
         return cut
 
     def _resynchronise(self) -> bool:
