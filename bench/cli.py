@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # as in typing, which takes its time
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+    from typing import Any
 
 EX_CONFIG = 78
 """Exit status of a bad config, as in sysexits.h: a supervisor must not restart into it."""
@@ -147,7 +148,29 @@ def _parser() -> argparse.ArgumentParser:
     write.set_defaults(command=_write)
 
     add_commands(commands)
+    _add_scenario(commands)
     return parser
+
+
+def _add_scenario(commands: Any) -> None:
+    """Add `scenario` with what can be done with one."""
+    from pathlib import Path
+
+    scenario = commands.add_parser("scenario", help="make things go wrong on purpose, and judge the EMS")
+    verbs = scenario.add_subparsers(required=True, metavar="VERB")
+    run = verbs.add_parser("run", help="run a scenario on a site; the exit status is the verdict")
+    check = verbs.add_parser("check", help="check a scenario against a site; opens no port")
+    for verb in (run, check):
+        verb.add_argument("file", type=Path, help="scenario, YAML or JSON")
+        verb.add_argument("-c", "--config", type=Path, required=True, help="site config, JSON or YAML")
+    run.add_argument(
+        "--ems",
+        metavar="FILE.py:FUNCTION",
+        help="an EMS written in Python: it runs in simulated time, as fast as the machine goes",
+    )
+    run.add_argument("--fallback", choices=("pty", "none"), help="as for `dertwin run`")
+    run.set_defaults(command=_scenario_run)
+    check.set_defaults(command=_scenario_check)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -249,6 +272,18 @@ def _ports(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _scenario_run(options: argparse.Namespace) -> int:
+    from bench.scenario_command import run
+
+    return run(options)
+
+
+def _scenario_check(options: argparse.Namespace) -> int:
+    from bench.scenario_command import check
+
+    return check(options)
 
 
 def _map(options: argparse.Namespace) -> int:

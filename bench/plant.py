@@ -138,11 +138,20 @@ def run_ems(
     while not scenario.over.is_set():
         while awake_s <= site.time_s + TOLERANCE:
             plant.waited_s = 0.0
-            pause_s = next(turns, math.inf)
+            pause_s = _turn(turns, scenario)
             awake_s = site.time_s + plant.waited_s + max(pause_s, site.config.step)
         plant.waited_s = 0.0
         bench.tick()
     return scenario.result()
+
+
+def _turn(turns: Iterator[float], scenario: BenchScenario) -> float:
+    """Let the EMS do what it does, and return how long it sleeps then (s): for ever when it has ended."""
+    try:
+        return next(turns, math.inf)
+    except (NoReply, Refused) as error:
+        scenario.note(f"the EMS has ended: {error}")
+        return math.inf
 
 
 def exchanges_since(plant: Plant, since_s: float) -> list[Exchange]:

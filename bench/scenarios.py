@@ -59,6 +59,10 @@ class BenchScenario:
         self._carry_out(self.run.stop())
         self._leave()
 
+    def note(self, text: str) -> None:
+        """Keep something that happened outside of the site among what happened."""
+        self._carry_out(self.run.note(text))
+
     def result(self) -> ScenarioResult:
         """Return what has come of it so far."""
         return self.run.result()

@@ -176,7 +176,7 @@ def _read(options: RunOptions) -> CheckedSite:
     checked = check_site(options.config)
     if options.fallback is None:
         return checked
-    return _with_fallback(checked, options.fallback, str(options.config))
+    return with_fallback(checked, options.fallback, str(options.config))
 
 
 def _log_site(bench: Bench) -> None:
@@ -212,7 +212,7 @@ def _has_terminal() -> bool:
     return True
 
 
-def _with_fallback(checked: CheckedSite, fallback: Literal["pty", "none"], file: str) -> CheckedSite:
+def with_fallback(checked: CheckedSite, fallback: Literal["pty", "none"], file: str) -> CheckedSite:
     """Raises ConfigErrors if with virtual pairs the lines would be in each other's way."""
     assets = [
         asset.model_copy(

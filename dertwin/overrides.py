@@ -81,6 +81,16 @@ class Override(FrozenModel):
         assert constant is not None
         return lambda _: constant
 
+    def in_words(self) -> str:
+        """Return what becomes of the quantity, as one would say it after its name."""
+        if self.step is not None:
+            what = f"= {self.step:g}"
+        elif self.ramp is not None:
+            what = f"to {self.ramp.to:g} at {self.ramp.rate:g}/s"
+        else:
+            what = f"as in {self.csv}" if self.csv else f"through {len(self.table or ())} points"
+        return f"{what} for {self.duration:g} s" if self.duration is not None else what
+
     def lasts_s(self) -> float | None:
         """Return how long the override has something to say (s): its duration, or that of its points."""
         if self.duration is not None or self._series is None:

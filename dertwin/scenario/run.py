@@ -162,6 +162,10 @@ class CaseRun:
         self._packs.clear()
         self.record.exchanges = self._exchanges(self._start_s)
 
+    def note(self, text: str) -> None:
+        """Keep something that happened outside of the site, now."""
+        self._happened(self._now_s, "note", text)
+
     def news(self) -> Sequence[Happened]:
         """Return what has happened since the last call."""
         happened = self.record.happened
@@ -334,6 +338,13 @@ class ScenarioRun:
         start = self._open[0].step(observation) if self._open else ()
         return Acts(True, start, [*case.news(), *(self._open[0].news() if self._open else ())])
 
+    def note(self, text: str) -> Acts:
+        """Keep something that happened outside of the site, now, among what happened."""
+        if self.done:
+            return Acts()
+        self._open[0].note(text)
+        return Acts(happened=self._open[0].news())
+
     def stop(self) -> Acts:
         """End the scenario before its time; what is pending has failed, or held so far."""
         if self.done:
@@ -363,6 +374,8 @@ def in_words(action: Action) -> str:
     if isinstance(action, WriteCommand):
         return ", ".join(f"write {target} = {value:g}" for target, value in action.write.items())
     given = action.model_dump(exclude_none=True, exclude_defaults=True, by_alias=True)
+    if isinstance(action, Override):
+        return f"{action.environment} {action.in_words()}"
     (kind,) = (kind for kind in given if kind in ("environment", "device_fault", "wire_fault", "link_fault"))
     rest = ", ".join(f"{key} {value}" for key, value in given.items() if key not in (kind, "table"))
     name = str(given[kind]).replace("_", " ") if isinstance(action, Fault) else given[kind]
