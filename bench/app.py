@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
@@ -66,7 +66,8 @@ class Bench:
     """A site and the links that serve it.
 
     Use as an async context manager: inside, the links are served and, with `real_time`, the clock
-    runs. Without `real_time` the caller makes each step with `tick`.
+    runs. Without `real_time` the caller makes each step with `tick`. `observers` are called with the
+    snapshot of each step; one that raises is called no more.
     """
 
     def __init__(self, checked: CheckedSite, recorder: Recorder | None = None) -> None:
@@ -81,6 +82,7 @@ class Bench:
         self.writes = Writes()
         self.scenario: Scenario | None = None
         self.orders: Mapping[str, Sequence[Command]] = NO_COMMANDS
+        self.observers: list[Callable[[SiteSnapshot], None]] = []
         self._images: dict[str, list[RegisterImage]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -135,6 +137,7 @@ class Bench:
         snapshot = self.site.step(commands, dt_s, requests)
         self._publish()
         self.orders = self.scenario.after_step(snapshot, commands) if self.scenario else NO_COMMANDS
+        self._show(snapshot)
         taken = self.tick_s
         taken.last = time.perf_counter() - start
         if taken.last > taken.longest:
@@ -276,6 +279,14 @@ class Bench:
         for asset_id, images in self._images.items():
             for image in images:
                 image.publish(shown[asset_id])
+
+    def _show(self, snapshot: SiteSnapshot) -> None:
+        for observe in self.observers:
+            try:
+                observe(snapshot)
+            except Exception:
+                log.exception("observer failed", observer=str(observe))
+                self.observers = [other for other in self.observers if other != observe]
 
     def _give_up(self, asset_id: str, error: Exception) -> None:
         del self._images[asset_id]

@@ -149,11 +149,8 @@ def _surroundings(bench: Bench) -> Iterator[Metric]:
         add(metric, own, value)
         yield metric
     events = family("dertwin_site_events_active", "gauge", "Events of the site config that act now.")
-    now_s = snapshot.time_s
     for kind in _EVENT_KINDS:
-        active = sum(
-            event.kind == kind and 0.0 <= now_s - event.start_time < event.duration for event in config.events
-        )
+        active = sum(event.kind == kind and event.acts_at(snapshot.time_s) for event in config.events)
         add(events, labels(("site", config.site_name), ("kind", kind)), active)
     yield events
 

@@ -17,6 +17,7 @@ import uvloop
 
 from bench.app import Bench
 from bench.check import CheckedSite, check_site
+from bench.chronicle import Chronicle
 from bench.http import HttpLink, pages
 from bench.links.supervise import LinkStatus, supervise
 from bench.log import set_up_logging
@@ -74,6 +75,7 @@ async def _serve(checked: CheckedSite, access: Access, options: RunOptions) -> i
 
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     bench = Bench(checked, Recorder())
+    bench.observers.append(Chronicle(bench).observe)
     _log_site(bench)
     keeper = StateKeeper(options.state_dir, options.save_every_s) if options.state_dir else None
     if keeper:

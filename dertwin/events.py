@@ -33,6 +33,10 @@ class Event(FrozenModel):
         self.factor()  # raises when the times do not rise
         return self
 
+    def acts_at(self, time_s: float) -> bool:
+        """Tell whether the event acts on a step that ends at a time (s since the start of the run)."""
+        return TOLERANCE < time_s - self.start_time <= self.duration + TOLERANCE
+
     def factor(self) -> Callable[[float], float]:
         """Return the share of the size as a function of the seconds since start_time."""
         if self.table is not None:
@@ -96,10 +100,9 @@ class Timeline:
         """Return the joint change at a time (s since the start of the run)."""
         voltage, frequency_hz, irradiance, load_w = NO_CHANGE
         for event, factor in self._events:
-            since_s = time_s - event.start_time
-            if not TOLERANCE < since_s <= event.duration + TOLERANCE:
+            if not event.acts_at(time_s):
                 continue
-            share = factor(since_s)
+            share = factor(time_s - event.start_time)
             match event:
                 case VoltageSag():
                     voltage *= 1.0 + event.delta_v * share

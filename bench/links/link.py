@@ -40,3 +40,8 @@ class Link(Protocol):
         Raises LinkDown or OSError when it cannot be opened or breaks.
         """
         ...
+
+
+def devices(link: Link) -> list[str]:
+    """Return the devices that a link serves, for the log."""
+    return sorted({unit.asset_id for unit in link.units.values()})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from bench.links.link import Link, LinkDown
+from bench.links.link import Link, LinkDown, devices
 
 log = structlog.get_logger()
 
@@ -74,7 +74,7 @@ class _Attempts:
                 link=self._link.name,
                 reason=reason,
                 retry_s=self.retry_s,
-                device=_devices(self._link),
+                device=devices(self._link),
             )
         self.told = {reason} | (self.told if self._is_loose() else set())
         self._status.up, self._status.reason = False, reason
@@ -100,7 +100,7 @@ class _Attempts:
             link=self._link.name,
             where=self._status.where,
             units=sorted(self._link.units),
-            device=_devices(self._link),
+            device=devices(self._link),
         )
 
 
@@ -118,12 +118,8 @@ async def supervise(
                 attempts.down(str(error))
             except Exception as error:
                 if repr(error) not in attempts.told:
-                    log.exception("link failed", link=link.name, device=_devices(link))
+                    log.exception("link failed", link=link.name, device=devices(link))
                 attempts.down(repr(error))
             await sleep(attempts.retry_s)
     finally:
         attempts.end()
-
-
-def _devices(link: Link) -> list[str]:
-    return sorted({unit.asset_id for unit in link.units.values()})

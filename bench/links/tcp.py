@@ -14,6 +14,7 @@ import structlog
 
 from bench.counters import Latency
 from bench.links.link import LinkDown
+from bench.links.peers import Peers
 from bench.log import OncePerMinute
 from bench.recorder import CLOSED, RECEIVED, SENT, Recorder, Tap
 from bench.unit import Unit
@@ -75,6 +76,7 @@ class TcpLink:
         self._ip, self._port = binding.ip, binding.port
         self._where = f"[{self._ip}]:{self._port}" if ":" in self._ip else f"{self._ip}:{self._port}"
         self._max_connections = binding.max_connections
+        self._peers = Peers(self)
         # Ordered by last activity, so that the first one is the one idle for longest.
         self._connections: OrderedDict[TcpConnection, float] = OrderedDict()
 
@@ -112,6 +114,7 @@ class TcpLink:
             while True:
                 await asyncio.sleep(1.0)
                 self._close_stale(monotonic())
+                self._peers.look()
         finally:
             server.close()
             for connection in list(self._connections):
@@ -134,6 +137,8 @@ class TcpLink:
             oldest, _ = self._connections.popitem(last=False)
             oldest.transport.abort()
         self._connections[connection] = monotonic()
+        if connection.peer:
+            self._peers.opened(connection.peer)
 
     def active(self, connection: "TcpConnection", now: float) -> None:
         """Note that a client sent something."""
@@ -144,6 +149,8 @@ class TcpLink:
     def closed(self, connection: "TcpConnection") -> None:
         """Forget a client."""
         self._connections.pop(connection, None)
+        if connection.peer:
+            self._peers.closed(connection.peer)
 
     def _close_stale(self, now: float) -> None:
         for connection, active_at in list(self._connections.items()):
@@ -162,6 +169,7 @@ class TcpConnection(asyncio.Protocol):
 
     def __init__(self, link: TcpLink) -> None:
         self.not_reading_since: float | None = None
+        self.peer = ""
         self.transport: asyncio.Transport
         self._link = link
         self._tap: Tap | None = None
@@ -173,6 +181,8 @@ class TcpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        # There is none any more when the client has reset the connection in the meantime.
+        self.peer, *_ = transport.get_extra_info("peername") or ("",)
         self.transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
         self._link.opened(self)
         if recorder := self._link.recorder:
@@ -249,9 +259,8 @@ class MbapConnection(TcpConnection):
     def _give_up(self, reason: str) -> None:
         link = self._link
         link.counters.protocol_errors += 1
-        # There is no peer any more when it has reset the connection in the meantime.
-        if peer := self.transport.get_extra_info("peername"):
-            link.log_protocol_error(peer[0], "connection closed", link=link.name, reason=reason)
+        if self.peer:
+            link.log_protocol_error(self.peer, "connection closed", link=link.name, reason=reason)
         self.transport.close()
 
 

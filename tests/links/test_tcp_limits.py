@@ -139,7 +139,7 @@ def test_a_port_in_use_is_served_within_two_seconds_after_it_is_free(tmp_path: P
             assert time.monotonic() - freed < 2.0
     states = [(line["event"], line.get("reason")) for line in log if str(port) in line["link"]]
     reason = f"cannot listen on 127.0.0.1:{port}: Address already in use"
-    assert states == [("link down", reason), ("link up", None)]
+    assert states == [("link down", reason), ("link up", None), ("client came", None)]
 
 
 def _readable(client: Client) -> bool:

@@ -219,7 +219,8 @@ def test_a_peer_has_one_log_line_a_minute_however_often_it_sends_nonsense(
                 client.send(b"GET / HTTP/1.1\r\n\r\n")
                 assert client.is_closed()
     assert link.counters.protocol_errors == 50
-    assert [(line["event"], line["peer"]) for line in log] == [("connection closed", "127.0.0.1")]
+    told = [(line["event"], line["peer"]) for line in log]
+    assert told == [("client came", "127.0.0.1"), ("connection closed", "127.0.0.1")]
 
 
 @pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
