@@ -126,9 +126,12 @@ class Site:
     def start_fault(self, fault: Fault, at_s: float | None = None, seed: str = "") -> None:
         """Let a device fault begin at at_s (s since the start of the run), or with the next step.
 
-        Equal seeds give equal noise. Raises ValueError for an unknown device, or one that cannot have it.
+        Equal seeds give equal noise. Raises ValueError for an unknown device, one that cannot have it, or one
+        that has failed.
         """
         device = self._known(fault.device)
+        if fault.device in self.failed:
+            raise ValueError(f"{fault.device} has failed; it can have no faults on purpose any more")
         if problem := fault.problem(device):
             raise ValueError(problem)
         shown = self.snapshot.shown[fault.device]

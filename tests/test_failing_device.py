@@ -22,6 +22,7 @@ from bench.metrics import registry
 from bench.notify import Notifier
 from bench.state import capture
 from dertwin.devices.device import Command
+from dertwin.faults import Frozen
 from dertwin.modbus.rtu import frame
 from dertwin.site import Site, build_site
 
@@ -113,6 +114,16 @@ def test_a_device_that_fails_at_once_is_not_added(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ZeroDivisionError):
         twin.add_asset({"type": "chp"})
     assert set(twin.devices) == set(twin.step().measurements) == {"bess-1", "bess-2", "energy_meter-1"}
+
+
+def test_it_can_have_no_fault_on_purpose_any_more() -> None:
+    twin = plant()
+    break_down(twin, "bess-1")
+    twin.step()
+    with pytest.raises(ValueError, match="bess-1 has failed"):
+        twin.start_fault(Frozen(device_fault="frozen", device="bess-1", duration=1.0))
+    twin.start_fault(Frozen(device_fault="frozen", device="bess-2", duration=1.0))
+    assert "bess-1" not in twin.step().shown
 
 
 def test_nothing_is_saved_of_it() -> None:
