@@ -31,3 +31,8 @@ def sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def reason(error: OSError) -> str:
+    """Return in words what was not possible, with the file if it was about one."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)

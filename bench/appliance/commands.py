@@ -6,6 +6,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as in typing, which takes its time
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from typing import Any
 
     from bench.appliance.places import Places
@@ -16,15 +17,28 @@ def add_commands(commands: Any) -> None:
     import argparse
     from pathlib import Path
 
+    # Where the file systems of the box are; elsewhere in tests only.
     where = argparse.ArgumentParser(add_help=False)
-    where.add_argument("--card", type=Path, default="/boot/card", help="where the card is (%(default)s)")
-    where.add_argument("--data", type=Path, default="/data", help="the data partition (%(default)s)")
-    where.add_argument("--root", type=Path, default="/", help="the root file system (%(default)s)")
+    for name, usual in (("card", "/boot/card"), ("data", "/data"), ("root", "/")):
+        where.add_argument(f"--{name}", type=Path, default=usual, help=argparse.SUPPRESS)
 
     appliance = commands.add_parser("appliance", help="what an appliance runs by itself")
     parts = appliance.add_subparsers(required=True, metavar="PART")
     setup = parts.add_parser("setup", parents=[where], help="make the box what its card says; at each boot")
     setup.set_defaults(command=_setup)
+
+    site = commands.add_parser("site", help="put a site on an appliance, take it back, show it")
+    acts = site.add_subparsers(required=True, metavar="ACT")
+    host_help = "the appliance, as ssh has it (default: this machine is it)"
+    put = acts.add_parser("put", parents=[where], help="serve a site from now on, if it is good")
+    put.add_argument("file", metavar="FILE", help="site config; the maps and CSV files it names go with it")
+    put.set_defaults(command=_put)
+    back = acts.add_parser("rollback", parents=[where], help="serve the site before the current one again")
+    back.set_defaults(command=_roll_back)
+    show = acts.add_parser("show", parents=[where], help="print the site that is served, and why this one")
+    show.set_defaults(command=_show)
+    for act in (put, back, show):
+        act.add_argument("host", metavar="HOST", nargs="?", help=host_help)
 
 
 def _places(options: argparse.Namespace) -> Places:
@@ -37,3 +51,39 @@ def _setup(options: argparse.Namespace) -> int:
     from bench.appliance.setup import set_up
 
     return set_up(_places(options))
+
+
+def _put(options: argparse.Namespace) -> int:
+    from bench.appliance import site_command
+
+    return _tried(lambda: site_command.put_site(_places(options), options.file, options.host))
+
+
+def _roll_back(options: argparse.Namespace) -> int:
+    from bench.appliance import site_command
+
+    return _tried(lambda: site_command.roll_back_site(_places(options), options.host))
+
+
+def _show(options: argparse.Namespace) -> int:
+    from bench.appliance import site_command
+
+    return _tried(lambda: site_command.show_site(_places(options), options.host))
+
+
+def _tried(act: Callable[[], int]) -> int:
+    """Carry out what needs rights and working disks; say what was missing."""
+    import subprocess
+    import sys
+
+    from bench.files import reason
+
+    try:
+        return act()
+    except PermissionError as error:
+        print(f"{reason(error)}; use sudo", file=sys.stderr)
+    except OSError as error:
+        print(reason(error), file=sys.stderr)
+    except subprocess.CalledProcessError as error:
+        print(f"{error.cmd[0]}: {(error.stderr or '').strip() or error.returncode}", file=sys.stderr)
+    return 1

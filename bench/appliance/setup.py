@@ -26,7 +26,7 @@ from bench.appliance.system_files import (
     ssh_server,
     system_files,
 )
-from bench.files import replace_file
+from bench.files import reason, replace_file
 from bench.log import set_up_logging
 from bench.web_config import read_web_config
 from dertwin.config_errors import ConfigError, ConfigErrors
@@ -48,10 +48,10 @@ class Attempts:
         try:
             return step()
         except subprocess.CalledProcessError as error:
-            reason = (error.stderr or "").strip() or f"status {error.returncode}"
-            self.faults.append(f"{what}: {error.cmd[0]}: {reason}")
+            told = (error.stderr or "").strip() or f"status {error.returncode}"
+            self.faults.append(f"{what}: {error.cmd[0]}: {told}")
         except OSError as error:
-            self.faults.append(f"{what}: {error}")
+            self.faults.append(f"{what}: {reason(error)}")
         return None
 
 

@@ -27,7 +27,7 @@ from bench.appliance.site_files import (
 )
 from bench.appliance.system_files import FIREWALL, firewall
 from bench.check import CheckedSite, check_site
-from bench.files import replace_file, sync_folder
+from bench.files import reason, replace_file, sync_folder
 from dertwin.bindings import TcpBinding
 from dertwin.config import SiteConfig, asset_ids
 from dertwin.config_errors import ConfigError, ConfigErrors
@@ -56,7 +56,7 @@ def choose(places: Places) -> Chosen:
                 kept.adopt(files)
                 kept.note_card(files)
             except OSError as error:
-                faults.append(ConfigError(str(places.sites), "", f"the site cannot be kept: {error}"))
+                faults.append(ConfigError(str(places.sites), "", f"the site cannot be kept: {reason(error)}"))
                 return Chosen(config, checked, ON_THE_CARD, faults)
     except ConfigErrors as found:
         faults += found.errors
