@@ -1,10 +1,8 @@
 """What the Nordic FCR products have in common: steady state response and reduced capacity."""
 
-import math
-
 from dertwin.scenario.packs.evidence import Evidence
 from dertwin.scenario.packs.figures import Figures
-from dertwin.scenario.packs.sampled import lowest, mean, stretch
+from dertwin.scenario.packs.sampled import least, lowest, mean, stretch
 from dertwin.scenario.record import Requirement, Signal
 
 PERCENT = 100.0
@@ -38,11 +36,6 @@ def steady_factor(share: float, figures: Figures) -> float:
     if share > 1.0 + figures.value("over_delivery") / PERCENT:
         return 0.0
     return least(1.0, _least_delivered(share, figures))
-
-
-def least(*values: float) -> float:
-    """Return the least of values; NaN if one of them is NaN."""
-    return math.nan if any(map(math.isnan, values)) else min(values)
 
 
 def capacity(

@@ -9,7 +9,7 @@ from dertwin.scenario.packs import fcr
 from dertwin.scenario.packs.evidence import Evidence, power_signals
 from dertwin.scenario.packs.figures import shipped
 from dertwin.scenario.packs.frequency import FREQUENCY, NOMINAL_HZ, Ramps, played, sampled_often
-from dertwin.scenario.packs.sampled import area, largest_area_above, lowest, mean, stretch, value_at
+from dertwin.scenario.packs.sampled import area, largest_area_above, least, lowest, mean, stretch, value_at
 from dertwin.scenario.record import Record, Requirement, Signal
 from dertwin.schema import FrozenModel
 
@@ -59,7 +59,7 @@ def judge(params: Params, record: Record, start_s: float) -> list[Requirement]:
         params.reduction_factor * params.capacity_w, FIGURES,
     )  # fmt: skip
     detail = f"{_sign(params) * (after_3 - after_4):.6g} W of {params.capacity_w:.6g} W"
-    least_factor = fcr.least(fcr.steady_factor(steady, FIGURES), factor)
+    least_factor = least(fcr.steady_factor(steady, FIGURES), factor)
     return [
         fcr.steady_state(
             evidence, "requirement 1: steady state", steady, params.reduction_factor, FIGURES, detail
@@ -98,7 +98,7 @@ def _activation(
             "no decrease after 7.5 s", dip, no_decrease, low=no_decrease.value,
             detail="the least response until ramp 6, less that at 7.5 s",
         ),
-    ], fcr.least(power / power_figure.value, energy / energy_figure.value)  # fmt: skip
+    ], least(power / power_figure.value, energy / energy_figure.value)  # fmt: skip
 
 
 def _deactivation(params: Params, evidence: Evidence, power: Signal, start_s: float) -> Requirement:

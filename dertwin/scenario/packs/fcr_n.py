@@ -7,6 +7,7 @@ from dertwin.scenario.packs import fcr
 from dertwin.scenario.packs.evidence import Evidence, power_signals
 from dertwin.scenario.packs.figures import shipped
 from dertwin.scenario.packs.frequency import FREQUENCY, Ramps, played, sampled_often
+from dertwin.scenario.packs.sampled import least
 from dertwin.scenario.record import Record, Requirement, Signal
 from dertwin.schema import FrozenModel
 
@@ -63,7 +64,7 @@ def judge(params: Params, record: Record, start_s: float) -> list[Requirement]:
         factors.append(fcr.steady_factor(share, FIGURES))
     return [
         *requirements,
-        fcr.capacity(evidence, fcr.least(*factors), params.reduction_factor, params.capacity_w, FIGURES),
+        fcr.capacity(evidence, least(*factors), params.reduction_factor, params.capacity_w, FIGURES),
         played(evidence, _sequence(params).points, FIGURES.numbers["frequency_accuracy"]),
         sampled_often(evidence, FIGURES.numbers["sampling"]),
     ]

@@ -139,3 +139,13 @@ def percentile(values: Sequence[float], share: float) -> float:
     below = int(rank)
     above = min(below + 1, len(ranked) - 1)
     return ranked[below] + (ranked[above] - ranked[below]) * (rank - below)
+
+
+def least(*values: float) -> float:
+    """Return the least of values; NaN if one of them is NaN."""
+    return math.nan if any(map(math.isnan, values)) else min(values)
+
+
+def most(*values: float) -> float:
+    """Return the greatest of values; NaN if one of them is NaN."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
