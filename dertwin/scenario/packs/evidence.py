@@ -29,8 +29,8 @@ class Evidence:
         end_s = self.start_s + self.duration_s
         columns: list[Sequence[float]] = []
         for name in names:
-            column = self.record.columns.get(name, ())
-            if len(column) != len(times):
+            column = self.record.columns.get(name)
+            if column is None or len(column) != len(times):
                 self._fault(f"{name} was not recorded")
                 return NOTHING
             columns.append(Signal(times, column).between(self.start_s, end_s).values)

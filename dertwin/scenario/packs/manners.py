@@ -10,6 +10,7 @@ from pydantic import Field
 from dertwin.scenario.pack import Plan
 from dertwin.scenario.packs.evidence import Evidence
 from dertwin.scenario.packs.figures import shipped
+from dertwin.scenario.packs.sampled import TOLERANCE_S
 from dertwin.scenario.packs.wire_words import (
     BUSY,
     ILLEGAL_ADDRESS,
@@ -215,7 +216,7 @@ def _longest_gap(times: Sequence[float], start_s: float, end_s: float) -> float:
 def _most_within(times: Sequence[float], window_s: float) -> int:
     most = first = 0
     for index, time_s in enumerate(times):
-        while time_s - times[first] >= window_s:
+        while time_s - times[first] >= window_s - TOLERANCE_S:
             first += 1
         most = max(most, index - first + 1)
     return most

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from dertwin.scenario.actions import Action
 from dertwin.scenario.pack import Plan
 from dertwin.scenario.packs.evidence import Evidence, power_signals
 from dertwin.scenario.packs.figures import shipped
@@ -32,8 +33,8 @@ class Params(FrozenModel):
     limits: Literal["import", "export"] = "import"
     limit_w: float = Field(default=FIGURES.value("limit"), ge=0)
     devices: list[str] = Field(default_factory=list)
-    announce: dict[str, Any] | None = None
-    release: dict[str, Any] | None = None
+    announce: Action | None = None
+    release: Action | None = None
     load_w: float | None = None
     reach_within_s: float = Field(gt=0)
     hold_s: float = Field(gt=0)
@@ -48,9 +49,9 @@ def plan(params: Params) -> Plan:
     if params.load_w is not None:
         actions.append((0.0, {"environment": "load_w", "step": params.load_w, "duration": duration_s}))
     if params.announce is not None:
-        actions.append((start_s, params.announce))
+        actions.append((start_s, _written_out(params.announce)))
     if params.release is not None:
-        actions.append((end_s, params.release))
+        actions.append((end_s, _written_out(params.release)))
     return Plan(duration_s, actions, _signals(params))
 
 
@@ -104,6 +105,10 @@ def _released(
         )
     figure = FIGURES.numbers["released"]
     return evidence.require("limit released", after_s, figure, high=params.release_within_s, detail=detail)
+
+
+def _written_out(action: Action) -> Mapping[str, Any]:
+    return action.model_dump(exclude_none=True, by_alias=True)
 
 
 def _allowed_w(params: Params) -> float:
