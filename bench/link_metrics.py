@@ -66,6 +66,7 @@ def link_families(bench: Bench) -> Iterator[Metric]:
     ]
     types = {asset_id: device.config.type for asset_id, device in bench.site.devices.items()}
     yield from _states(seen)
+    yield from _adapters(seen)
     yield from _requests(seen, types)
     yield from _exceptions(seen)
     yield _latencies(seen)
@@ -87,6 +88,25 @@ def _states(seen: list[_Seen]) -> Iterator[Metric]:
         if status.up:
             add(info, labels(*pairs, ("where", status.where)), 1)
     yield from (up, info, ups, units)
+
+
+def _adapters(seen: list[_Seen]) -> Iterator[Metric]:
+    info = family(
+        "dertwin_adapter_info", "gauge", "What a line is served on that was found by its identity; always 1."
+    )
+    timers = family(
+        "dertwin_adapter_latency_timer_seconds",
+        "gauge",
+        "How long an adapter keeps back what it has received.",
+    )
+    for pairs, link, status, _ in seen:
+        if not isinstance(link, SerialLink) or not status.up or (port := link.adapter) is None:
+            continue
+        known = ((key, port.identity(key)) for key in ("serial", "path", "interface", "vendor", "product"))
+        add(info, labels(*pairs, ("device_node", port.node), ("driver", port.driver), *known), 1)
+        if (latency_ms := port.latency_ms) is not None:
+            add(timers, labels(*pairs), latency_ms / 1000)
+    yield from (info, timers)
 
 
 def _requests(seen: list[_Seen], types: dict[str, str]) -> Iterator[Metric]:

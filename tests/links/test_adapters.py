@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from support.bus import Bus
-from support.service import RUN, Service, service, wait_for
+from support.service import RUN, Service, free_port, service, wait_for
 from support.sites import READ_SETPOINT, battery, site
 from support.udev import Udev, needs_umockdev, udev
+from support.watch import get
 
 from dertwin.modbus.rtu import crc16, frame
 
@@ -57,6 +59,12 @@ def changes(running: Service, link: str) -> list[tuple[str, str]]:
         for line in running.log()
         if line.get("link") == f"rtu {link}"
     ]
+
+
+def shown(port: int, metric: str) -> list[tuple[dict[str, str], float]]:
+    """Return labels and value of each sample of a metric."""
+    families = text_string_to_metric_families(get(port, "/metrics").text)
+    return [(s.labels, s.value) for family in families for s in family.samples if s.name == metric]
 
 
 def test_an_adapter_is_found_again_under_whatever_name_and_the_other_lines_do_not_notice(
@@ -196,3 +204,36 @@ def test_the_driver_is_told_of_low_latency_and_how_to_switch_the_direction(bed: 
     enabled, rts_after_send, low_latency = 1, 4, 1 << 13
     assert settings["rs485"][:3] == [enabled | rts_after_send, 3, 57]
     assert settings["serial"][4] == low_latency
+
+
+def test_the_metrics_say_which_adapter_a_line_is_on_while_it_is(bed: Udev, tmp_path: Path) -> None:
+    port = free_port()
+    config = site(tmp_path, line_to("usb:FT1", fallback="pty"), line_to("usb:FT2"))
+    options = "--listen-metrics", f"127.0.0.1:{port}"
+
+    def adapters() -> list[dict[str, str]]:
+        return [labels for labels, value in shown(port, "dertwin_adapter_info") if value == 1.0]
+
+    with service(config, tmp_path, *options, command=bed.command(*RUN)) as running:
+        assert adapters() == []
+        adapter = bed.plug("ttyUSB7", "FT1", socket="2")
+        bed.plug("ttyUSB8", "FT2", socket="3", ids=("1a86", "7523"), driver="ch341-uart")
+        wait_for(lambda: len(adapters()) == 2, what="both adapters")
+        first = next(labels for labels in adapters() if labels["link"] == "rtu usb:FT1")
+        assert first == {
+            "site": "site",
+            "link": "rtu usb:FT1",
+            "kind": "rtu",
+            "device_node": "/dev/ttyUSB7",
+            "driver": "ftdi_sio",
+            "serial": "FT1",
+            "path": "platform-xhci-usb-0:2:1.0",
+            "interface": "00",
+            "vendor": "0403",
+            "product": "6001",
+        }
+        ((timer, seconds),) = shown(port, "dertwin_adapter_latency_timer_seconds")
+        assert (timer["link"], seconds) == ("rtu usb:FT1", 0.016), "the other driver has none"
+        bed.unplug(adapter)
+        wait_for(lambda: changes(running, "usb:FT1")[-1][1].startswith("/tmp/"), what="the pair in its place")
+        assert [labels["link"] for labels in adapters()] == ["rtu usb:FT2"]

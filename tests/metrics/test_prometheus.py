@@ -15,8 +15,9 @@ import pytest
 import yaml
 from support.bus import Bus, read_request
 from support.prometheus import ROOT, Prometheus, needs_prometheus, prometheus
-from support.service import free_port, service, wait_for
+from support.service import RUN, free_port, service, wait_for
 from support.tcp import Client
+from support.udev import needs_umockdev, udev
 
 from bench.web_config import WebConfig
 from dertwin.registers.map import load_map
@@ -57,7 +58,7 @@ def rules() -> Iterator[dict[str, Any]]:
 
 
 def full_site(folder: Path) -> tuple[dict[str, Any], dict[int, list[int]], Path]:
-    """Return the full site on free ports with one more battery on a virtual line.
+    """Return the full site on free ports with two more batteries, on a virtual line and on an adapter.
 
     And, by TCP port, the addresses that an EMS may write words to, and the client's end of the line.
     """
@@ -75,6 +76,8 @@ def full_site(folder: Path) -> tuple[dict[str, Any], dict[int, list[int]], Path]
     line = folder / "line"
     binding = {"kind": "modbus_rtu", "port": str(line), "baudrate": 115200, "fallback": "pty", "unit_id": 1}
     site["assets"].append({"type": "bess", "asset_id": "bess-3", "protocols": [binding]})
+    binding = {"kind": "modbus_rtu", "port": "usb:FT1"}
+    site["assets"].append({"type": "bess", "asset_id": "bess-4", "protocols": [binding]})
     return site, writable, Path(f"{line}_client")
 
 
@@ -104,7 +107,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     site, writable, line = full_site(folder)
     port = free_port()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(service(site, folder, "--listen-metrics", f"127.0.0.1:{port}"))
+        bed = stack.enter_context(udev())
+        bed.plug("ttyUSB0", "FT1")
+        listen = "--listen-metrics", f"127.0.0.1:{port}"
+        stack.enter_context(service(site, folder, *listen, command=bed.command(*RUN)))
         bus = stack.enter_context(contextlib.closing(Bus(str(line))))
         clients = [(stack.enter_context(Client(p)), addresses) for p, addresses in writable.items()]
 
@@ -141,6 +147,7 @@ def test_the_alerts_come_and_go_as_they_should() -> None:
     assert untested == []
 
 
+@needs_umockdev
 @needs_prometheus
 def test_every_query_of_every_dashboard_returns_data(watched: Prometheus) -> None:
     queries = list(expressions_of_dashboards())
@@ -153,6 +160,7 @@ def test_every_query_of_every_dashboard_returns_data(watched: Prometheus) -> Non
             wait_for(lambda expr=expr: watched.ask(expr), 15.0, f"{place}: data for {expr}")
 
 
+@needs_umockdev
 @needs_prometheus
 def test_every_rule_finds_its_series_and_no_alert_is_raised_on_a_healthy_site(watched: Prometheus) -> None:
     for rule in rules():
@@ -166,6 +174,7 @@ def test_every_rule_finds_its_series_and_no_alert_is_raised_on_a_healthy_site(wa
             assert watched.ask(rule["expr"]) == [], rule["alert"]
 
 
+@needs_umockdev
 @needs_prometheus
 def test_prometheus_loads_the_rules_and_evaluates_them_without_errors(watched: Prometheus) -> None:
     groups = watched.get("rules")["groups"]
@@ -174,6 +183,7 @@ def test_prometheus_loads_the_rules_and_evaluates_them_without_errors(watched: P
     assert [rule["lastError"] for group in groups for rule in group["rules"] if rule.get("lastError")] == []
 
 
+@needs_umockdev
 @needs_prometheus
 def test_what_an_ems_does_is_counted_as_it_did_it(watched: Prometheus) -> None:
     (writes,) = watched.ask('dertwin_register_writes_total{device="bess-1"}')
@@ -182,8 +192,8 @@ def test_what_an_ems_does_is_counted_as_it_did_it(watched: Prometheus) -> None:
     assert {(r["metric"]["function"], r["metric"]["outcome"]) for r in requests} == {
         ("write_single_register", "ok")
     }
-    (frames,) = watched.ask('dertwin_line_frames_total{frame="own"}')
-    (replies,) = watched.ask('dertwin_modbus_request_duration_seconds_count{kind="rtu"}')
+    (frames,) = watched.ask('dertwin_line_frames_total{frame="own",link!="rtu usb:FT1"}')
+    (replies,) = watched.ask('dertwin_modbus_request_duration_seconds_count{kind="rtu",link!="rtu usb:FT1"}')
     assert 0 < float(frames["value"][1]) - float(replies["value"][1]) + 2 < 4
 
 
