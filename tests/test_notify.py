@@ -14,6 +14,7 @@ from support.inprocess import running
 from support.service import free_port, service, wait_for
 from support.sites import battery, rtu, site
 from support.tcp import ask
+from support.watch import get
 
 from bench.clock import StepClock
 from bench.log import journal_fields
@@ -68,6 +69,21 @@ def test_a_service_is_ready_without_the_adapters_that_are_not_there(tmp_path: Pa
         wait_for(systemd.hears("READY=1"))
         wait_for(systemd.hears("STATUS=1 devices, 1 of 2 links up"))
         assert "ttyUSB77" in next(told for told in systemd.told if told.startswith("STATUS="))
+
+
+def test_a_service_without_an_adapter_has_started_but_is_not_ready_for_a_test_run(
+    tmp_path: Path, systemd: Systemd
+) -> None:
+    port, line = free_port(), str(tmp_path / "adapter")
+    options = "--listen-metrics", f"127.0.0.1:{port}"
+    for fallback, ready in (("none", 503), ("pty", 200)):
+        told = len(systemd.listen())
+        config = site(tmp_path, battery({"port": free_port()}, rtu(line, fallback=fallback)))
+        with service(config, tmp_path, *options):
+            wait_for(systemd.hears("READY=1", after=told))
+            status, text, _ = get(port, "/readyz")
+            assert status == ready
+            assert (f"rtu {line}: " in text) == (ready == 503)
 
 
 def test_a_service_is_not_ready_before_all_its_addresses_are_served(tmp_path: Path, systemd: Systemd) -> None:
