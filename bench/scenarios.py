@@ -69,27 +69,35 @@ class BenchScenario:
 
     def _carry_out(self, acts: Acts) -> Mapping[str, Sequence[Command]]:
         if acts.clear:
-            self._bench.site.end_faults()
-        orders: dict[str, list[Command]] = {}
-        for due in acts.start:
-            if isinstance(due.action, WriteCommand):
-                for target, value in due.action.write.items():
-                    asset_id, command = split_command(target, self._bench.site.devices)
-                    orders.setdefault(asset_id, []).append(Command(command, value))
-            else:
-                self._start(due)
+            end_faults(self._bench)
+        orders = carry_out(self._bench, acts.start)
         for each in acts.happened:
             self._tell(each)
         return orders
-
-    def _start(self, due: Due) -> None:
-        action, site = due.action, self._bench.site
-        if isinstance(action, Override):
-            site.override(action, due.at_s)
-        elif isinstance(action, Fault):
-            site.start_fault(action, due.at_s, due.seed)
 
     def _leave(self) -> None:
         if self._bench.scenario is self:
             self._bench.scenario = None
         self.over.set()
+
+
+def carry_out(bench: Bench, start: Sequence[Due]) -> Mapping[str, Sequence[Command]]:
+    """Let actions begin on a bench; return what of them is to be written with the next step."""
+    site = bench.site
+    orders: dict[str, list[Command]] = {}
+    for action, at_s, seed in start:
+        match action:
+            case WriteCommand():
+                for target, value in action.write.items():
+                    asset_id, command = split_command(target, site.devices)
+                    orders.setdefault(asset_id, []).append(Command(command, value))
+            case Override():
+                site.override(action, at_s)
+            case Fault():
+                site.start_fault(action, at_s, seed)
+    return orders
+
+
+def end_faults(bench: Bench) -> None:
+    """End everything that scenarios have begun on a bench."""
+    bench.site.end_faults()

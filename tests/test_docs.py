@@ -98,6 +98,14 @@ def test_the_library_scripts_run(index: int, tmp_path: Path) -> None:
         assert (soc, power_w) == (pytest.approx(0.396, abs=0.002), 10_000.0)
 
 
+def test_the_tests_of_the_testing_page_pass(tmp_path: Path) -> None:
+    (block,) = blocks("docs/testing.md", "python")
+    (tmp_path / "test_ems.py").write_text(block)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_ems.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert "3 passed" in done.stdout, done.stdout
+
+
 def test_the_readme_commands_work_against_the_demo_site(tmp_path: Path) -> None:
     port = free_port()
     site = json.loads((ROOT / "configs/mixed_protocol_config.json").read_text())

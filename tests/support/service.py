@@ -23,7 +23,7 @@ def free_port() -> int:
         return port
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 5.0, what: str = "the condition") -> Any:
+def wait_for(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "the condition") -> Any:
     """Return what the condition returns once it is true; fail after the time."""
     until = time.monotonic() + timeout_s
     while not (result := condition()):
