@@ -87,7 +87,7 @@ class Bench:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._group: asyncio.TaskGroup | None = None
-        self._map_roots = checked.map_roots
+        self.map_roots = checked.map_roots
         self._log_protocol_error = OncePerMinute()
         self._failures = OncePerMinute()
         for asset_id, layouts in checked.layouts.items():
@@ -134,6 +134,10 @@ class Bench:
                 self.writes.note(asset_id, (name for name, _ in writes))
         for asset_id, orders in self.orders.items():
             commands.setdefault(asset_id, []).extend(orders)
+        if dt_s is None:
+            dt_s = self.site.config.step
+        if self.recorder:
+            self.recorder.ticks.note(self.site, dt_s, commands, requests)
         snapshot = self.site.step(commands, dt_s, requests)
         self._publish()
         self.orders = self.scenario.after_step(snapshot, commands) if self.scenario else NO_COMMANDS
@@ -147,6 +151,8 @@ class Bench:
     def go_on_from(self, time_s: float, states: Mapping[str, Any]) -> None:
         """Let the site go on from an earlier run, and its registers show that; see Site."""
         self.site.go_on_from(time_s, states)
+        if self.recorder:
+            self.recorder.ticks.restart()
         self._publish()
 
     def requests_of(self, asset_id: str) -> Requests:
@@ -180,7 +186,7 @@ class Bench:
         others or for a register map, pydantic.ValidationError if a mapping is no asset config.
         """
         asset = config if isinstance(config, AssetConfig) else parse_asset(config)
-        layouts = check_asset(asset, self._map_roots)
+        layouts = check_asset(asset, self.map_roots)
         bindings = {
             f"{asset_id}.protocols[{i}]": binding
             for asset_id, config in [*self._configs(), ("the new asset", asset)]
@@ -227,7 +233,7 @@ class Bench:
 
         self.tick(0.0)  # what was accepted since the last step belongs to the site as it was
         self.site = self.site.successor(checked.config)
-        self._map_roots = checked.map_roots
+        self.map_roots = checked.map_roots
         self._images.clear()
         units = {key: dict(link.units) for key, link in self.links.items()}
         for link in self.links.values():

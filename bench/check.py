@@ -99,7 +99,7 @@ class MapFolders:
 
     def bound(self, asset: Asset, device: Device, binding: Binding, place: str) -> Bound:
         """Bind the map of a binding, which is at `place` in the site config. Raises ConfigErrors."""
-        file = self._file(binding.register_map or asset.default_map, f"{place}.register_map")
+        file = self.file(binding.register_map or asset.default_map, f"{place}.register_map")
         key = (file, asset.type, *device.commands.items())
         if key not in self._layouts:
             if file not in self._maps:
@@ -109,7 +109,8 @@ class MapFolders:
             )
         return Bound(self._maps[file], self._layouts[key])
 
-    def _file(self, name: str, place: str) -> Path:
+    def file(self, name: str, place: str) -> Path:
+        """Return where the map of this name is; `place` is where the config names it. Raises ConfigErrors."""
         inside = [path for root in self._roots if (path := _inside(root, name))]
         for path in inside:
             if path.is_file():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Protocol
 
+from bench.links.link import Link
 from bench.recorder import Conversation, Frame, Kind
 from dertwin.modbus import mbap, rtu
 from dertwin.scenario.record import Exchange
@@ -40,6 +41,11 @@ def exchanges(
         _exchange(conversation, request, devices.get(conversation.link, {}), start, speed)
         for conversation, request in sorted(asked, key=lambda entry: entry[1].at)
     ]
+
+
+def units_of(links: Iterable[Link]) -> dict[str, Units]:
+    """Return the asset id of each unit id by the name of its link."""
+    return {link.name: {unit_id: unit.asset_id for unit_id, unit in link.units.items()} for link in links}
 
 
 @dataclass(slots=True)

@@ -8,9 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from functools import partial
+from math import inf
 from struct import Struct
 from time import monotonic
 from typing import NamedTuple, TypeAlias
+
+from bench.ticks import TickLog
+from dertwin.scenario.document import LoadedScenario
+from dertwin.site import Site
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_AGE_S = 600.0
@@ -76,7 +81,8 @@ class _Chunk(NamedTuple):
 class Recorder:
     """Holds the frames of the last `max_age_s` seconds, fewer if they need more than `max_bytes`.
 
-    A link begins a conversation for each client and calls what that returns for each frame.
+    A link begins a conversation for each client and calls what that returns for each frame. `ticks` is
+    the log of the steps.
     """
 
     def __init__(
@@ -88,7 +94,9 @@ class Recorder:
         """Start empty. What is kept in all is at most `max_bytes` and one chunk (256 KiB)."""
         self.max_bytes = max_bytes
         self.max_age_s = max_age_s
+        self.ticks = TickLog(max_age_s=max_age_s, now=now)
         self._now = now
+        self._keep_from = inf
         self._begun = 0
         self._full: deque[_Chunk] = deque()
         self._full_size = 0
@@ -104,11 +112,16 @@ class Recorder:
         tap(OPENED, self._now(), b"")
         return tap
 
+    def begin_scenario(self, site: Site, scenario: LoadedScenario) -> None:
+        """Keep everything from now on, whatever its age, as long as there is room."""
+        self._keep_from = self._now()
+        self.ticks.begin(site, scenario)
+
     def frames(self) -> Iterator[Frame]:
         """Yield what is kept at this moment, whatever comes while it is read; the oldest first."""
         now = self._now()
         chunks = [*self._full, self._chunk(now)]
-        return _frames(chunks, now - self.max_age_s)
+        return _frames(chunks, self._oldest(now))
 
     @property
     def size(self) -> int:
@@ -132,10 +145,11 @@ class Recorder:
         self._data = bytearray()
         self._conversations = {}
         self._turn_at = at + CHUNK_S
-        while self._full and (
-            self._full_size > self.max_bytes or self._full[0].ended_at < at - self.max_age_s
-        ):
+        while self._full and (self._full_size > self.max_bytes or self._full[0].ended_at < self._oldest(at)):
             self._full_size -= self._full.popleft().size
+
+    def _oldest(self, now: float) -> float:
+        return min(now - self.max_age_s, self._keep_from)
 
     def _chunk(self, now: float) -> _Chunk:
         return _Chunk(bytes(self._data), self._conversations.copy(), now, self._chunk_size())

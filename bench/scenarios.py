@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from bench.app import Bench
+from bench.ticks import Act, Stopped
 from dertwin.devices.device import Command
 from dertwin.faults import Fault
 from dertwin.overrides import Override
@@ -14,7 +15,7 @@ from dertwin.scenario.check import split_command
 from dertwin.scenario.document import LoadedScenario
 from dertwin.scenario.record import Happened
 from dertwin.scenario.run import Acts, Due, Exchanges, ScenarioResult, ScenarioRun
-from dertwin.scenario.signals import Observation
+from dertwin.scenario.signals import Observation, Requests
 from dertwin.site import NO_COMMANDS, SiteSnapshot
 
 log = structlog.get_logger()
@@ -37,6 +38,8 @@ class BenchScenario:
         self._bench = bench
         self._tell = tell
         bench.scenario = self
+        if bench.recorder:
+            bench.recorder.begin_scenario(bench.site, loaded)
         bench.orders = self.after_step(bench.site.snapshot, NO_COMMANDS)
 
     def after_step(
@@ -44,7 +47,7 @@ class BenchScenario:
     ) -> Mapping[str, Sequence[Command]]:
         """Look at a step, act, and return what is to be written with the next one."""
         try:
-            acts = self.run.step(Observation(snapshot, commands, self._bench.requests_of))
+            acts = self.run.step(Observation(snapshot, commands, self._requests_of))
             orders = self._carry_out(acts)
         except Exception:
             log.exception("scenario failed", scenario=self.name)
@@ -56,6 +59,8 @@ class BenchScenario:
 
     def stop(self) -> None:
         """End before the time, and everything that acts."""
+        if recorder := self._bench.recorder:
+            recorder.ticks.acted(Stopped())
         self._carry_out(self.run.stop())
         self._leave()
 
@@ -74,6 +79,12 @@ class BenchScenario:
         for each in acts.happened:
             self._tell(each)
         return orders
+
+    def _requests_of(self, asset_id: str) -> Requests:
+        requests = self._bench.requests_of(asset_id)
+        if recorder := self._bench.recorder:
+            recorder.ticks.counted(asset_id, requests)
+        return requests
 
     def _leave(self) -> None:
         if self._bench.scenario is self:
@@ -95,9 +106,13 @@ def carry_out(bench: Bench, start: Sequence[Due]) -> Mapping[str, Sequence[Comma
                 site.override(action, at_s)
             case Fault():
                 site.start_fault(action, at_s, seed)
+        if bench.recorder and isinstance(action, Override | Fault):
+            bench.recorder.ticks.acted(Act(action, at_s, seed))
     return orders
 
 
 def end_faults(bench: Bench) -> None:
     """End everything that scenarios have begun on a bench."""
     bench.site.end_faults()
+    if bench.recorder:
+        bench.recorder.ticks.acted(Act(None))

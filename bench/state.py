@@ -178,9 +178,7 @@ class StateKeeper:
 def capture(site: Site) -> Saved:
     """Return a copy of what there is to save of a site: nothing of a device that has failed."""
     assets = {
-        asset_id: SavedAsset(
-            device.config.ratings(), _adapter(device.state.__class__).dump_python(device.state)
-        )
+        asset_id: SavedAsset(device.config.ratings(), plain(device.state))
         for asset_id, device in site.devices.items()
         if asset_id not in site.failed
     }
@@ -199,8 +197,19 @@ def _fitting(entry: SavedAsset, device: Device | None) -> Any:
         if saved != ratings.get(name)
     ]:
         raise NotAState("; ".join(changed))
+    return state_of(device, entry.state)
+
+
+def plain(state: Any) -> dict[str, Any]:
+    """Return the state of a device as what JSON can hold."""
+    content: dict[str, Any] = _adapter(state.__class__).dump_python(state)
+    return content
+
+
+def state_of(device: Device, content: dict[str, Any]) -> Any:
+    """Return what `plain` has made of the state of such a device. Raises NotAState if it does not fit."""
     try:
-        return _adapter(device.state.__class__).validate_json(json.dumps(entry.state), strict=True)
+        return _adapter(device.state.__class__).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise NotAState(f"it does not fit this version of dertwin: {error}") from error
 

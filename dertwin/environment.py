@@ -1,7 +1,7 @@
 """The surroundings of a site: sky, air, grid and load, from models, CSV series and events."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -20,7 +20,7 @@ from dertwin.devices.device import NOMINAL, Conditions
 from dertwin.events import AnyEvent, Point, Timeline
 from dertwin.overrides import Override, Quantity
 from dertwin.physics.series import Series, read_series
-from dertwin.physics.weather import Wander, ambient_temperature, clear_sky_irradiance
+from dertwin.physics.weather import Wander, WanderState, ambient_temperature, clear_sky_irradiance
 from dertwin.schema import FrozenModel
 from dertwin.stepping import DAY_S, TOLERANCE
 
@@ -50,6 +50,11 @@ class CsvSeries(FrozenModel):
     def _read(self, info: ValidationInfo) -> Self:
         self._points = _series(self.csv, self.repeat, info)
         return self
+
+    @property
+    def points(self) -> Series:
+        """What was read from the file."""
+        return self._points
 
     def at(self, time_s: float) -> float:
         """Return the value at a time (s since midnight of the first day)."""
@@ -172,6 +177,11 @@ class Load(FrozenModel):
             self._points = _series(self.csv, self.repeat, info)
         return self
 
+    @property
+    def points(self) -> Series | None:
+        """The points of the profile or the file; None if there is neither."""
+        return self._points
+
     def at(self, time_s: float) -> float:
         """Return the load (W) at a time (s since midnight of the first day)."""
         if self._points is None:
@@ -207,6 +217,14 @@ class EnvironmentConfig(FrozenModel):
         return self
 
 
+class EnvironmentState(NamedTuple):
+    """What further steps depend on besides config and overrides: time (s since the start), noise."""
+
+    time_s: float
+    time_lost_s: float
+    noise: Sequence[WanderState]
+
+
 class _Overridden(NamedTuple):
     """Where a quantity comes from: a function of s since from_s, until until_s (both s since the start)."""
 
@@ -229,8 +247,9 @@ class Environment:
         self._start_s = config.start_time_h * 3600.0
         self._irradiance = _irradiance_source(models.irradiance)
         self._ambient = _ambient_source(models.ambient_temperature)
-        self._frequency = _frequency_source(models.grid_frequency)
-        self._voltage = _voltage_source(models.grid_voltage)
+        self._noise: list[Wander] = []
+        self._frequency = _frequency_source(models.grid_frequency, self._noise)
+        self._voltage = _voltage_source(models.grid_voltage, self._noise)
         self._load = _load_source(config.load, models.power)
         grid = models.grid_voltage
         self._nominal_v = grid.nominal_v_ll if isinstance(grid, GridVoltage) else NOMINAL.nominal_voltage_ll_v
@@ -241,6 +260,22 @@ class Environment:
         """Let the simulated time since the start of the run be time_s (s) from now on."""
         self.time_s = time_s
         self._time_lost_s = 0.0
+
+    @property
+    def state(self) -> EnvironmentState:
+        """What further steps depend on; setting it goes back to there."""
+        return EnvironmentState(self.time_s, self._time_lost_s, [wander.state for wander in self._noise])
+
+    @state.setter
+    def state(self, state: EnvironmentState) -> None:
+        self.time_s, self._time_lost_s, noise = state
+        for wander, wander_state in zip(self._noise, noise, strict=True):
+            wander.state = WanderState(*wander_state)
+
+    @property
+    def is_overridden(self) -> bool:
+        """Tell whether any quantity is out of its model's hands."""
+        return bool(self._overrides)
 
     def override(self, override: Override, now: Conditions, at_s: float) -> None:
         """Take a quantity out of its model's hands from at_s (s since the start of the run) on.
@@ -314,22 +349,28 @@ def _ambient_source(config: AmbientTemperature | CsvSeries | None) -> Callable[[
     return lambda time_s: ambient_temperature(time_s, mean, amplitude, peak_hour)
 
 
-def _frequency_source(config: GridFrequency | CsvSeries | None) -> Callable[[float, float], float]:
+def _frequency_source(
+    config: GridFrequency | CsvSeries | None, noise: list[Wander]
+) -> Callable[[float, float], float]:
     if config is None:
         return lambda _, __: NOMINAL.frequency_hz
     if isinstance(config, CsvSeries):
         return lambda time_s, _: config.at(time_s)
     wander = Wander(config.nominal_hz, config.noise_std, config.drift_std, f"grid_frequency {config.seed}")
+    noise.append(wander)
     return lambda _, dt_s: wander.step(dt_s)
 
 
-def _voltage_source(config: GridVoltage | CsvSeries | None) -> Callable[[float, float], float]:
+def _voltage_source(
+    config: GridVoltage | CsvSeries | None, noise: list[Wander]
+) -> Callable[[float, float], float]:
     if config is None:
         return lambda _, __: NOMINAL.voltage_ll_v
     if isinstance(config, CsvSeries):
         return lambda time_s, _: config.at(time_s)
     # The name in the seed keeps voltage and frequency apart when both are given the same number.
     wander = Wander(config.nominal_v_ll, config.noise_std, config.drift_std, f"grid_voltage {config.seed}")
+    noise.append(wander)
     return lambda _, dt_s: wander.step(dt_s)
 
 

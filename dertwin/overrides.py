@@ -68,6 +68,11 @@ class Override(FrozenModel):
             raise ValueError(f"{wrong[0]:g} is not allowed for {self.environment}; use {low:g} to {high:g}")
         return self
 
+    @property
+    def points(self) -> Series | None:
+        """The points of a table or a file; None for what has none."""
+        return self._series
+
     def source(self, now: float) -> Callable[[float], float]:
         """Return the value as a function of the s since the start; `now` is what the quantity is then."""
         if self._series is not None:

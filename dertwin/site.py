@@ -15,7 +15,7 @@ from dertwin.config_errors import use
 from dertwin.devices.asset import AssetConfig
 from dertwin.devices.device import Command, Conditions, Device, Measurements, PccFlow
 from dertwin.devices.meter import EnergyMeter
-from dertwin.environment import Environment, EnvironmentConfig
+from dertwin.environment import Environment, EnvironmentConfig, EnvironmentState
 from dertwin.faults import DeviceFaults, Fault
 from dertwin.overrides import Override
 
@@ -35,6 +35,17 @@ class SiteSnapshot(NamedTuple):
     pcc: PccFlow
     measurements: Mapping[str, Any]
     shown: Mapping[str, Any]
+
+
+class SiteState(NamedTuple):
+    """What the further steps of a site depend on besides its config and what is overridden or faulty.
+
+    `devices` has the state of each by asset id: not a copy, it goes on with the site.
+    """
+
+    environment: EnvironmentState
+    devices: Mapping[str, Any]
+    failed: Sequence[str]
 
 
 class Site:
@@ -149,6 +160,25 @@ class Site:
         for asset_id, state in states.items():
             self._known(asset_id).state = state
         self.snapshot = self.step(dt_s=0.0)
+
+    @property
+    def is_undisturbed(self) -> bool:
+        """Tell whether nothing is overridden and no device fault acts."""
+        return not self.faults and not self._environment.is_overridden
+
+    @property
+    def state(self) -> SiteState:
+        """What further steps depend on, while the site is undisturbed."""
+        devices = {asset_id: device.state for asset_id, device in self.devices.items()}
+        return SiteState(self._environment.state, devices, tuple(self.failed))
+
+    def go_back_to(self, state: SiteState) -> None:
+        """Let this site, built from the same config, go on exactly as the one whose state this was did."""
+        for asset_id in state.failed:
+            self._fail(asset_id, RuntimeError(f"{asset_id} had failed before"))
+        self._environment.state = state.environment
+        self.go_on_from(state.environment.time_s, state.devices)
+        self._environment.state = state.environment  # a step of no length draws random numbers too
 
     def successor(self, config: SiteConfig) -> "Site":
         """Return the site of another config that goes on where this one is, which is not to be used any more.

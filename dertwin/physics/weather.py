@@ -6,6 +6,7 @@ own, Gaussian numbers are sums of twelve uniform ones.
 
 import math
 from random import Random
+from typing import Any, NamedTuple
 
 from dertwin.stepping import DAY_S, decay
 
@@ -50,6 +51,14 @@ def ambient_temperature(time_s: float, mean_c: float, amplitude_k: float, peak_h
     return mean_c + amplitude_k * sine((hour - peak_h) / 24.0 + 0.25)
 
 
+class WanderState(NamedTuple):
+    """Where a wandering value is, and the state of its random numbers, as `random.Random` has it."""
+
+    drift: float
+    noise: float
+    random: Any
+
+
 class Wander:
     """A value that drifts about its nominal and carries low-pass noise.
 
@@ -64,6 +73,17 @@ class Wander:
         self.drift = 0.0
         self.noise = 0.0
         self._random = Random(seed)
+
+    @property
+    def state(self) -> WanderState:
+        """What all further steps depend on; setting it goes back to there."""
+        return WanderState(self.drift, self.noise, self._random.getstate())
+
+    @state.setter
+    def state(self, state: WanderState) -> None:
+        self.drift, self.noise, random = state
+        version, words, gauss_next = random
+        self._random.setstate((version, tuple(words), gauss_next))
 
     def step(self, dt_s: float) -> float:
         """Advance by dt_s (s) and return the value."""

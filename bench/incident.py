@@ -1,0 +1,257 @@
+"""Incident bundles: all that led to an incident in one file, from which it can be made again.
+
+A bundle is a .zip. What goes into it is gathered at once, while nothing steps; to write it takes longer and
+may be done by another thread.
+"""
+
+import io
+import json
+import math
+import os
+import platform
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench import tick_file
+from bench.app import Bench
+from bench.check import MapFolders
+from bench.exchanges import Units, exchanges, units_of
+from bench.files import replace_file
+from bench.pcapng import capture, decoding
+from bench.recorder import Frame
+from bench.ticks import Ticks
+from dertwin import __version__
+from dertwin.config import SiteConfig
+from dertwin.documents import read_document
+from dertwin.physics.series import Series
+from dertwin.scenario.document import LoadedScenario
+from dertwin.scenario.record import Exchange
+from dertwin.scenario.run import ScenarioResult
+
+FORMAT = "dertwin-incident-1"
+ABOUT, SITE, TICKS, EXCHANGES, RESULT = (
+    "incident.json",
+    "site.json",
+    "ticks.jsonl",
+    "exchanges.jsonl",
+    "result.json",
+)
+FRAMES, METRICS, MAPS = "frames.pcapng", "metrics.txt", "register_maps"
+_PACKAGES = ("pydantic", "pyserial", "prometheus-client")
+
+
+class Incident(NamedTuple):
+    """What a bundle is made of. `start` is when (s of time.monotonic) a simulated time of `start_s` was
+    reached, `unix_ns` the Unix time at which that clock was at zero.
+    """
+
+    reason: str
+    made_at: str
+    config: SiteConfig
+    maps: Mapping[str, Path]
+    ticks: Ticks | None
+    frames: Iterator[Frame]
+    units: Mapping[str, Units]
+    start: float
+    start_s: float
+    unix_ns: int
+    metrics: bytes
+    result: ScenarioResult | None
+
+
+def gather(bench: Bench, reason: str, metrics: bytes = b"", result: ScenarioResult | None = None) -> Incident:
+    """Return what there is to tell about a bench that records; `result` is of the scenario that ran last."""
+    assert bench.recorder is not None
+    site, log = bench.site, bench.recorder.ticks
+    assets = [
+        device.config.model_copy(update={"asset_id": asset_id}) for asset_id, device in site.devices.items()
+    ]
+    folders = MapFolders(bench.map_roots, "")
+    names = {binding.register_map or asset.default_map for asset in assets for binding in asset.protocols}
+    ticks = log.ticks(site)
+    start_s = ticks.state.environment.time_s if ticks else site.time_s
+    return Incident(
+        reason,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        site.config.model_copy(update={"assets": assets}),
+        {name: folders.file(name, "register_map") for name in sorted(names)},
+        ticks,
+        bench.recorder.frames(),
+        units_of(bench.links.values()),
+        log.when(start_s),
+        start_s,
+        time.time_ns() - time.monotonic_ns(),
+        metrics,
+        result,
+    )
+
+
+def write(incident: Incident, file: Path) -> None:
+    """Write a bundle; the file is there when it is complete, and not before. Raises OSError."""
+    replace_file(file, packed(incident))
+
+
+def packed(incident: Incident) -> bytes:
+    """Return a bundle as the bytes of its file."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name, pieces in _files(incident):
+            with bundle.open(name, "w") as file:
+                for piece in pieces:
+                    file.write(piece)
+    return data.getvalue()
+
+
+def default_name(site_name: str, made_at: str) -> str:
+    """Return what a bundle is called unless somebody says."""
+    stem = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in site_name)
+    return f"{stem}-{made_at[:19].replace(':', '')}.zip"
+
+
+def verdict(result: ScenarioResult) -> dict[str, Any]:
+    """Return what came of a scenario as what JSON can hold, without the recorded signals."""
+    return {
+        "scenario": result.scenario,
+        "passed": result.passed,
+        "complete": result.complete,
+        "cases": [
+            {
+                "name": case.name,
+                "passed": case.passed,
+                "duration_s": case.duration_s,
+                "missed": list(case.missed),
+                "checks": [_plain(check._asdict()) for check in case.checks],
+                "verdicts": [
+                    {
+                        "pack": each.pack,
+                        "edition": each.edition,
+                        "started_s": each.started_s,
+                        "requirements": [
+                            _plain(requirement._asdict() | {"met": requirement.met})
+                            for requirement in each.requirements
+                        ],
+                    }
+                    for each in case.verdicts
+                ],
+            }
+            for case in result.cases
+        ],
+    }
+
+
+def _files(incident: Incident) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Yield the name and the content, in pieces, of each file of a bundle."""
+    yield ABOUT, [_json(_about(incident))]
+    config, series = _portable(incident.config)
+    yield SITE, [_json(config)]
+    for name, points in series.items():
+        yield name, [_csv(points)]
+    for name, path in incident.maps.items():
+        yield f"{MAPS}/{name}", [path.read_bytes()]
+    if incident.ticks:
+        lines = tick_file.written(incident.ticks, incident.unix_ns / 1e9)
+        yield TICKS, (line.encode() for line in lines)
+        if incident.ticks.scenario:
+            yield from _scenario_files(incident.ticks.scenario)
+    frames = list(incident.frames)
+    yield FRAMES, capture(frames, incident.unix_ns)
+    found = exchanges(frames, incident.units, incident.start, incident.config.speed)
+    yield EXCHANGES, (_exchange(each, incident.start_s) for each in found)
+    if incident.metrics:
+        yield METRICS, [incident.metrics]
+    if incident.result:
+        yield RESULT, [_json(verdict(incident.result))]
+
+
+def _about(incident: Incident) -> dict[str, Any]:
+    ticks = incident.ticks
+    return {
+        "format": FORMAT,
+        "reason": incident.reason,
+        "made_at": incident.made_at,
+        "site": incident.config.site_name,
+        "scenario": scenario_name(ticks.scenario) if ticks and ticks.scenario else None,
+        "seed": incident.result.seed if incident.result else None,
+        "versions": {
+            "dertwin": __version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        "decode": f"tshark -r {FRAMES} {' '.join(decoding(incident.units))}",
+    }
+
+
+def scenario_name(scenario: LoadedScenario) -> str:
+    """Return what the file of a scenario is called in a bundle."""
+    return f"scenario/{Path(scenario.file).name}"
+
+
+def _scenario_files(scenario: LoadedScenario) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Yield a scenario and the CSV files beside it, or below, that it names."""
+    yield scenario_name(scenario), [scenario.text.encode()]
+    folder = Path(scenario.file).parent
+    for name in sorted(set(_named_csv(read_document(Path(scenario.file)).content))):
+        inside = os.path.normpath(name)
+        if not (os.path.isabs(inside) or inside.startswith("..")) and (folder / inside).is_file():
+            yield f"scenario/{inside}", [(folder / inside).read_bytes()]
+
+
+def _named_csv(content: Any) -> Iterator[str]:
+    if isinstance(content, dict):
+        if isinstance(content.get("csv"), str):
+            yield content["csv"]
+        content = content.values()
+    elif not isinstance(content, list):
+        return
+    for value in content:
+        yield from _named_csv(value)
+
+
+def _portable(config: SiteConfig) -> tuple[dict[str, Any], dict[str, Series]]:
+    """Return a config whose maps and series lie in the bundle, and these series by name."""
+    document: dict[str, Any] = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document["register_map_root"] = MAPS
+    sources = {
+        f"external_models/{name}": (document.get("external_models", {}).get(name), model)
+        for name, model in config.external_models
+    }
+    sources["load"] = document.get("load"), config.load
+    series = {}
+    for name, (given, model) in sources.items():
+        if given and given.get("csv"):
+            given["csv"] = f"series/{name.rpartition('/')[2]}.csv"
+            series[given["csv"]] = model.points
+    return document, series
+
+
+def _csv(series: Series) -> bytes:
+    lines = (f"{time_s!r},{value!r}\n" for time_s, value in zip(series.times, series.values, strict=True))
+    return "".join(lines).encode()
+
+
+def _exchange(exchange: Exchange, start_s: float) -> bytes:
+    content = exchange._asdict() | {
+        "time_s": exchange.time_s + start_s,
+        "replied_s": exchange.replied_s + start_s,
+        "request": exchange.request.hex(),
+        "reply": exchange.reply.hex(),
+    }
+    return json.dumps(_plain(content)).encode() + b"\n"
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with what JSON has no word for as text."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
+
+
+def _json(content: Mapping[str, Any] | Sequence[Any]) -> bytes:
+    return json.dumps(content, indent=2).encode() + b"\n"
