@@ -75,7 +75,8 @@ def test_the_package_has_what_is_needed_without_the_repository(wheel: Path) -> N
     names = set(zipfile.ZipFile(wheel).namelist())
     for package in ("dertwin", "bench"):
         assert f"{package}/py.typed" in names
-        sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")}
+        files = (ROOT / package).rglob("*.*")
+        sources = {path.relative_to(ROOT).as_posix() for path in files if path.suffix in (".py", ".yaml")}
         assert sources <= names
     maps = {path.name for path in (ROOT / "register_maps").iterdir()}
     assert {f"dertwin/register_maps/{name}" for name in maps} <= names

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from dertwin.scenario.pack import Plan
-from dertwin.scenario.packs.evidence import Evidence
+from dertwin.scenario.packs.evidence import Evidence, of_scenario, unless_given
 from dertwin.scenario.packs.figures import shipped
 from dertwin.scenario.packs.sampled import settled_at, spacing, stretch
 from dertwin.scenario.packs.wire_words import answered
@@ -118,15 +118,15 @@ def _safe(turn: _Turn, evidence: Evidence, safe: Safe, name: str) -> Requirement
     if points and math.isnan(settled_s):
         detail = f"{safe.signal} was {points[-1][1]:.6g} at the end of the cut"
     limit_s = turn.cut.watchdog_s + turn.cut.stopping_s
-    figure = FIGURES.numbers["safe"]
+    figure = of_scenario("watchdog_s and stopping_s", "s")
     return evidence.require(f"{name}: {safe.signal} is safe", settled_s, figure, high=limit_s, detail=detail)
 
 
 def _again(turn: _Turn, evidence: Evidence, name: str, after_s: float) -> Requirement:
     detail = "from the end of the cut" if math.isfinite(after_s) else "it did not, as long as it was watched"
-    return evidence.require(
-        name, after_s, FIGURES.numbers["again"], high=turn.cut.again_within_s, detail=detail
-    )
+    limit_s = turn.cut.again_within_s
+    figure = unless_given(FIGURES.numbers["again"], limit_s, "again_within_s")
+    return evidence.require(name, after_s, figure, high=limit_s, detail=detail)
 
 
 def _name(turns: Sequence[_Turn], number: int) -> str:

@@ -70,6 +70,16 @@ class Evidence:
             self.faults.append(text)
 
 
+def of_scenario(parameter: str, unit: str) -> Figure:
+    """Return what stands for a figure where the scenario gives the limit itself, under this name."""
+    return Figure(math.nan, unit, f"the scenario, {parameter}")
+
+
+def unless_given(figure: Figure, value: float, parameter: str) -> Figure:
+    """Return the figure that is the default of a parameter, or the scenario if that has another value."""
+    return figure if value == figure.value else of_scenario(parameter, figure.unit)
+
+
 def power_signals(devices: Sequence[str]) -> list[str]:
     """Return the names of the active power of devices."""
     return [f"{device}.active_power_w" for device in devices]

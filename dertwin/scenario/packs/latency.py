@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from dertwin.scenario.pack import Plan
-from dertwin.scenario.packs.evidence import Evidence
-from dertwin.scenario.packs.figures import Figure, shipped
+from dertwin.scenario.packs.evidence import Evidence, of_scenario
+from dertwin.scenario.packs.figures import shipped
 from dertwin.scenario.packs.frequency import Ramps
 from dertwin.scenario.packs.sampled import first_at_least, percentile, stretch
 from dertwin.scenario.packs.wire_words import Word
@@ -18,6 +18,8 @@ from dertwin.schema import FrozenModel
 
 FIGURES = shipped("latency")
 _PERCENT = 100.0
+# In simulated time an EMS may write at the very time of the reply.
+_AT_ONCE_S = 1e-6
 # Upper ends of the bins of a histogram (s); what is longer is in one more.
 BINS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -82,12 +84,9 @@ def judge(params: Params, record: Record, start_s: float) -> list[Requirement]:
         evidence.require(name, float(len(found)), reflected, low=params.count, detail=counts)
         for name, found in (("changes written", to_write), ("changes delivered", to_power))
     ]
-    for figure_name, found, limit_s in (
-        ("served_to_write", to_write, params.write_within_s),
-        ("served_to_power", to_power, params.power_within_s),
-    ):
-        name = figure_name.replace("_", " ")
-        requirements += _spread(evidence, name, found, FIGURES.numbers[figure_name], limit_s)
+    to_write_s, to_power_s = params.write_within_s, params.power_within_s
+    requirements += _spread(evidence, "served to write", to_write, to_write_s, "write_within_s")
+    requirements += _spread(evidence, "served to power", to_power, to_power_s, "power_within_s")
     return requirements
 
 
@@ -102,12 +101,13 @@ def histogram(latencies: Sequence[float]) -> list[tuple[float, int]]:
 
 
 def _spread(
-    evidence: Evidence, name: str, latencies: Sequence[float], figure: Figure, limit_s: float
+    evidence: Evidence, name: str, latencies: Sequence[float], limit_s: float, parameter: str
 ) -> Iterator[Requirement]:
     bins = [
         (f"up to {end:g} s" if math.isfinite(end) else "longer", count) for end, count in histogram(latencies)
     ]
     detail = ", ".join(f"{label}: {count}" for label, count in bins if count)
+    figure = of_scenario(parameter, "s")
     for share, label, high in (
         (0.5, "median", math.inf),
         (0.95, "95 %", limit_s),
@@ -123,16 +123,24 @@ def _answers(params: Params, evidence: Evidence) -> Iterator[_Answer]:
     power = evidence.signal(params.power)
     jumps_s, end_s = _jumps(params)
     for jump_s, next_s in zip(jumps_s, [*jumps_s[1:], end_s], strict=True):
-        served_s = written_s = math.nan
-        before = _value_at(reads, jump_s)
-        if before is not None:
-            served_s = _changed(reads, before, jump_s, next_s, params.measurement_change)
-        if not math.isnan(served_s):
-            # An EMS that has not written yet says something with its first write, whatever it is.
-            before = _value_at(writes, served_s)
-            least = params.command_change if before is not None else 0.0
-            written_s = _changed(writes, before or 0.0, served_s, next_s, least)
+        served_s = _first_served(params, reads, jump_s, next_s)
+        written_s = _first_written(params, writes, served_s, next_s)
         yield _Answer(served_s, written_s, _delivered(power, written_s, next_s))
+
+
+def _first_served(params: Params, reads: Series, jump_s: float, next_s: float) -> float:
+    old = _value_at(reads, jump_s)
+    return math.nan if old is None else _changed(reads, old, jump_s, next_s, params.measurement_change)
+
+
+def _first_written(params: Params, writes: Series, served_s: float, next_s: float) -> float:
+    if math.isnan(served_s):
+        return math.nan
+    before_s = served_s - _AT_ONCE_S
+    old = _value_at(writes, before_s)
+    if old is None:  # one that has not written yet says something with its first write, whatever it is
+        return _changed(writes, 0.0, before_s, next_s, 0.0)
+    return _changed(writes, old, before_s, next_s, params.command_change)
 
 
 def _value_at(series: Series, time_s: float) -> float | None:

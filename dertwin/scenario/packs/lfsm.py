@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field, field_validator
 
 from dertwin.scenario.pack import Plan
-from dertwin.scenario.packs.evidence import Evidence, power_signals
+from dertwin.scenario.packs.evidence import Evidence, power_signals, unless_given
 from dertwin.scenario.packs.figures import shipped
 from dertwin.scenario.packs.frequency import FREQUENCY, NOMINAL_HZ, Ramps, played
 from dertwin.scenario.packs.sampled import highest, lowest, mean, most, settled_at, stretch
@@ -98,7 +98,7 @@ def _step_response(
     points = stretch(response, step.start_s, step.end_s)
     end = stretch(response, step.end_s - _WINDOW_S, step.end_s)
     after_s = settled_at(points, step.expected - tolerance, step.expected + tolerance) - step.start_s
-    settling = FIGURES.numbers["settling"]
+    settling = unless_given(FIGURES.numbers["settling"], params.settling_s, "settling_s")
     detail = f"until the power stays within {tolerance:g} % of what the droop asks for"
     if points and math.isnan(after_s):
         detail = f"it did not settle there: {points[-1][1]:.4g} % at the end, expected {step.expected:.4g} %"
@@ -120,15 +120,17 @@ def _characteristic(
     droop = -(PERCENT**2) / NOMINAL_HZ / slope if slope else math.nan
     wide = FIGURES.value("droop_tolerance") / PERCENT
     set_droop, threshold_hz = params.droop_percent, _threshold_hz(params)
+    own_threshold = FIGURES.numbers[f"threshold_{params.mode}"]
     near_hz = FIGURES.value("threshold_tolerance")
     triggered = FIGURES.numbers["triggered"]
     return [
         evidence.require(
-            "droop", droop, FIGURES.numbers["droop"], set_droop * (1 - wide), set_droop * (1 + wide),
+            "droop", droop, unless_given(FIGURES.numbers["droop"], set_droop, "droop_percent"),
+            set_droop * (1 - wide), set_droop * (1 + wide),
             f"of a straight line through the steps; set to {set_droop:g} %",
         ),
         evidence.require(
-            "threshold", zero_hz, FIGURES.numbers[f"threshold_{params.mode}"],
+            "threshold", zero_hz, unless_given(own_threshold, threshold_hz, "threshold_hz"),
             threshold_hz - near_hz, threshold_hz + near_hz,
             f"where that line is zero; set to {threshold_hz:g} Hz",
         ),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from dertwin.scenario.pack import Plan
-from dertwin.scenario.packs.evidence import Evidence
+from dertwin.scenario.packs.evidence import Evidence, unless_given
 from dertwin.scenario.packs.figures import shipped
 from dertwin.scenario.packs.sampled import TOLERANCE_S
 from dertwin.scenario.packs.wire_words import (
@@ -108,7 +108,9 @@ def _pace(
     params: Params, evidence: Evidence, device: str, exchanges: Sequence[Exchange]
 ) -> Iterator[Requirement]:
     times = [e.time_s for e in exchanges if e.time_s <= params.watched_s]
-    rate, gap, storm = (FIGURES.numbers[name] for name in ("rate", "gap", "write_storm"))
+    rate = unless_given(FIGURES.numbers["rate"], params.rate_per_s, "rate_per_s")
+    gap = unless_given(FIGURES.numbers["gap"], params.gap_s, "gap_s")
+    storm = unless_given(FIGURES.numbers["write_storm"], params.writes_in_1_s, "writes_in_1_s")
     asked = f"{len(times)} requests in {params.watched_s:g} s"
     yield evidence.require(
         f"{device}: request rate", len(times) / params.watched_s if times else math.nan, rate,
@@ -166,7 +168,9 @@ def _silent(
     during = [e for e in exchanges if phases.silent_s <= e.time_s <= phases.silent_end_s]
     ours = [e for e in during if e.device == device and not e.reply]
     lasted_s = phases.silent_end_s - phases.silent_s
-    rate, patience, gap = (FIGURES.numbers[name] for name in ("silent_rate", "patience", "gap"))
+    rate = unless_given(FIGURES.numbers["silent_rate"], params.silent_rate_per_s, "silent_rate_per_s")
+    gap = unless_given(FIGURES.numbers["gap"], params.gap_s, "gap_s")
+    patience = FIGURES.numbers["patience"]
     yield evidence.require(
         f"{device} is silent: request rate", len(ours) / lasted_s if ours else math.nan, rate,
         high=params.silent_rate_per_s, detail=f"{len(ours)} requests without an answer in {lasted_s:g} s",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dertwin.scenario.actions import Action
 from dertwin.scenario.pack import Plan
-from dertwin.scenario.packs.evidence import Evidence, power_signals
+from dertwin.scenario.packs.evidence import Evidence, of_scenario, power_signals, unless_given
 from dertwin.scenario.packs.figures import shipped
 from dertwin.scenario.packs.sampled import Points, first_at_least, highest, mean, settled_at, stretch
 from dertwin.scenario.record import Record, Requirement, Signal
@@ -72,7 +72,7 @@ def judge(params: Params, record: Record, start_s: float) -> list[Requirement]:
 
 
 def _bites(params: Params, evidence: Evidence, before_w: float) -> Requirement:
-    figure = FIGURES.numbers["least_tolerance"]
+    figure = unless_given(FIGURES.numbers["limit"], params.limit_w, "limit_w")
     detail = "the power before the limit; if it is not above the limit, there is nothing to see: raise load_w"
     return evidence.require("power to limit", before_w, figure, low=_allowed_w(params), detail=detail)
 
@@ -82,12 +82,12 @@ def _reached(params: Params, evidence: Evidence, during: Points, limited_s: floa
     detail = f"until the power stays below {_allowed_w(params):g} W"
     if during and math.isnan(after_s):
         detail = f"the power was {during[-1][1]:.6g} W when the limit ended"
-    figure = FIGURES.numbers["reached"]
+    figure = of_scenario("reach_within_s", "s")
     return evidence.require("limit reached", after_s, figure, high=params.reach_within_s, detail=detail)
 
 
 def _held(params: Params, evidence: Evidence, held: Points) -> Requirement:
-    figure = FIGURES.numbers["limit"]
+    figure = unless_given(FIGURES.numbers["limit"], params.limit_w, "limit_w")
     detail = f"the highest power from {params.reach_within_s:g} s after the limit to its end"
     return evidence.require("limit held", highest(held), figure, high=_allowed_w(params), detail=detail)
 
@@ -103,7 +103,7 @@ def _released(
         detail = (
             f"the power came no further than {highest(after):.6g} W, before the limit it was {before_w:.6g} W"
         )
-    figure = FIGURES.numbers["released"]
+    figure = of_scenario("release_within_s", "s")
     return evidence.require("limit released", after_s, figure, high=params.release_within_s, detail=detail)
 
 

@@ -15,18 +15,19 @@ WRITES = frozenset((5, 6, 15, 16, 22, 23))
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE, BUSY = 1, 2, 3, 6
 
 _READ_WRITE = 23
+_READS: dict[int | None, tuple[int, ...]] = {3: (3, _READ_WRITE), 4: (4,), None: (3, 4, _READ_WRITE)}
 _FORMATS = {"uint16": "H", "int16": "h", "uint32": "I", "int32": "i", "float32": "f"}
 
 
 class Word(FrozenModel):
     """A value on the wire: where it is, how it is coded, and how much one of it is in the unit of interest.
 
-    `function` is 3 (holding registers) or 4 (input registers). `word_order` is that of
-    values of two registers.
+    `function` is the one that reads it, 3 (holding registers) or 4 (input registers); left out, either.
+    `word_order` is that of values of two registers.
     """
 
     device: str = Field(min_length=1)
-    function: Literal[3, 4] = 3
+    function: Literal[3, 4] | None = None
     address: int = Field(ge=0, le=65535)
     type: Literal["uint16", "int16", "uint32", "int32", "float32"] = "int16"
     word_order: Literal["big", "little"] = "big"
@@ -37,8 +38,7 @@ class Word(FrozenModel):
         request, reply = exchange.request, exchange.reply
         if exchange.device != self.device or not answered(exchange) or len(request) < 5:
             return None
-        reads = (3, _READ_WRITE) if self.function == 3 else (4,)
-        return self._value(_number(request, 1), reply[2:]) if request[0] in reads else None
+        return self._value(_number(request, 1), reply[2:]) if request[0] in _READS[self.function] else None
 
     def written_in(self, exchange: Exchange) -> float | None:
         """Return the value that a request wrote; None if it did not write it, or was refused."""

@@ -1,0 +1,178 @@
+"""Verdict packs on a site in simulated time, with an EMS in Python: the plans fit, and the verdicts tell."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.check import CheckedSite, check_site
+from bench.plant import Plant, run_ems
+from dertwin.scenario.actions import action_of
+from dertwin.scenario.check import action_problems
+from dertwin.scenario.document import load_scenario
+from dertwin.scenario.packs import PACKS
+from dertwin.scenario.record import Requirement
+from dertwin.scenario.signals import Memory, reader
+from dertwin.site import build_site
+
+RATED_W = 80e3
+SITE: dict[str, Any] = {
+    "external_models": {"irradiance": {"peak": 0.0}},
+    "assets": [
+        {
+            "type": "bess", "port": 55001, "capacity_kwh": 200, "max_charge_kw": 80, "max_discharge_kw": 80,
+            "ramp_rate_kw_per_s": 400,
+        },
+        {"type": "energy_meter", "port": 55002},
+    ],
+}  # fmt: skip
+WORD = {"type": "int32"}
+WITH: dict[str, dict[str, Any]] = {
+    "fcr_d": {"devices": ["bess-1"], "direction": "up", "capacity_w": RATED_W},
+    "fcr_n": {"devices": ["bess-1"], "capacity_w": RATED_W},
+    "ffr": {"devices": ["bess-1"], "capacity_w": RATED_W},
+    "lfsm": {"devices": ["bess-1"], "mode": "over", "rated_w": RATED_W},
+    "comm_loss": {
+        "cuts": [
+            {
+                "device": "bess-1", "watchdog_s": 20.0,
+                "safe": [{"signal": "bess-1.active_power_w", "low": -100.0, "high": 100.0}],
+            }
+        ]
+    },
+    "power_limit": {
+        "limit_w": 4200.0, "load_w": 11e3, "reach_within_s": 10.0, "hold_s": 30.0, "release_within_s": 10.0,
+        "announce": {"write": {"energy_meter-1.heartbeat": 1}},
+        "release": {"write": {"energy_meter-1.heartbeat": 2}},
+    },
+    "manners": {"devices": ["bess-1", "energy_meter-1"]},
+    "latency": {
+        "quantity": "load_w", "levels": [5e3, 25e3], "count": 10,
+        "measurement": WORD | {"device": "energy_meter-1", "address": 12}, "measurement_change": 5e3,
+        "command": WORD | {"device": "bess-1", "address": 1004}, "command_change": 5e3,
+        "power": "bess-1.active_power_w", "write_within_s": 0.5, "power_within_s": 1.0,
+    },
+}  # fmt: skip
+
+Power = Callable[[Plant], float]
+
+
+@pytest.fixture(scope="module")
+def checked() -> CheckedSite:
+    return check_site(SITE)
+
+
+def ems(power: Power, every_s: float) -> Callable[[Plant], Iterator[float]]:
+    """Return an EMS that writes what `power` (W) says, every so often."""
+
+    def run(plant: Plant) -> Iterator[float]:
+        plant.write("bess-1", "start_stop_standby", 1)
+        while True:
+            plant.write("bess-1", "active_power_setpoint", round(power(plant)))
+            yield every_s
+
+    return run
+
+
+def verdict(
+    folder: Path, checked: CheckedSite, pack: str, power: Power, every_s: float = 0.1
+) -> dict[str, Requirement]:
+    path = folder / "scenario.yaml"
+    path.write_text(
+        yaml.safe_dump({"scenario": "test", "steps": [{"do": {"verdict": pack, "with": WITH[pack]}}]})
+    )
+    loaded = load_scenario(path, build_site(checked.config).devices)
+    (case,) = run_ems(checked, loaded, ems(power, every_s)).cases
+    (found,) = case.verdicts
+    assert found.title == PACKS[pack].title
+    return {requirement.name: requirement for requirement in found.requirements}
+
+
+def unmet(requirements: dict[str, Requirement]) -> list[str]:
+    return [name for name, requirement in requirements.items() if not requirement.met]
+
+
+def droop(none_hz: float, full_hz: float) -> Power:
+    """The power (W) of an ideal droop for the frequency that the meter shows, at most RATED_W."""
+
+    def power(plant: Plant) -> float:
+        share = (plant.read("energy_meter-1", "frequency") - none_hz) / (full_hz - none_hz)
+        return RATED_W * min(1.0, max(0.0, share))
+
+    return power
+
+
+@pytest.mark.parametrize("pack", list(PACKS))
+def test_the_plan_of_each_pack_can_be_carried_out(pack: str, checked: CheckedSite) -> None:
+    devices = build_site(checked.config).devices
+    plan = PACKS[pack].plan(PACKS[pack].params.model_validate(WITH[pack]))
+    if any("wire_fault" in action for _, action in plan.actions):
+        pytest.importorskip("dertwin.scenario.wire", reason="there are no wire faults yet")
+    for at_s, document in plan.actions:
+        assert 0.0 <= at_s < plan.duration_s
+        assert list(action_problems(action_of(document), devices)) == []
+    for signal in plan.signals:
+        reader(signal, devices, Memory())
+
+
+def test_fcr_d_passes_with_a_fast_ems_and_fails_with_a_slow_one(tmp_path: Path, checked: CheckedSite) -> None:
+    fast = verdict(tmp_path, checked, "fcr_d", droop(49.9, 49.5), every_s=0.5)
+    assert unmet(fast) == []
+    assert fast["frequency as planned"].measured == pytest.approx(0.0, abs=1e-9)
+    slow = verdict(tmp_path, checked, "fcr_d", droop(49.9, 49.5), every_s=5.0)
+    assert "requirement 4: deactivation" in unmet(slow)
+    assert "frequency as planned" not in unmet(slow)
+
+
+def test_lfsm_passes_with_a_droop(tmp_path: Path, checked: CheckedSite) -> None:
+    def over(plant: Plant) -> float:
+        return -max(0.0, plant.read("energy_meter-1", "frequency") - 50.2) / 50.0 / 0.05 * RATED_W
+
+    assert unmet(verdict(tmp_path, checked, "lfsm", over, every_s=1.0)) == []
+
+
+def test_ffr_passes_when_its_support_ends_slowly(tmp_path: Path, checked: CheckedSite) -> None:
+    def support(until_s: float, rate_per_s: float) -> Power:
+        began_s = [-1e6]
+
+        def power(plant: Plant) -> float:
+            if plant.read("energy_meter-1", "frequency") <= 49.7 and plant.now_s - began_s[0] > 60:
+                began_s[0] = plant.now_s
+            since_s = plant.now_s - began_s[0]
+            return RATED_W * min(1.0, max(0.0, 1.0 - (since_s - until_s) * rate_per_s))
+
+        return power
+
+    assert unmet(verdict(tmp_path, checked, "ffr", support(6.0, 0.18), every_s=0.2)) == []
+
+
+def test_a_limit_is_kept_by_an_ems_that_hears_of_it(tmp_path: Path, checked: CheckedSite) -> None:
+    def keeps(plant: Plant) -> float:
+        limited = plant.read("energy_meter-1", "heartbeat_echo") == 1
+        return 11e3 - 4e3 if limited else 0.0
+
+    assert unmet(verdict(tmp_path, checked, "power_limit", keeps)) == []
+    assert unmet(verdict(tmp_path, checked, "power_limit", lambda _: 0.0)) == ["limit reached", "limit held"]
+
+
+def test_the_latency_is_that_of_the_turns_of_the_ems(tmp_path: Path, checked: CheckedSite) -> None:
+    def follow(plant: Plant) -> float:
+        bess_w = plant.read("bess-1", "active_power")
+        return plant.read("energy_meter-1", "active_power") + bess_w
+
+    requirements = verdict(tmp_path, checked, "latency", follow, every_s=0.3)
+    assert unmet(requirements) == []
+    # It writes in the turn in which it reads; the battery takes the next step for it.
+    assert requirements["served to write: longest"].measured == pytest.approx(0.0, abs=1e-9)
+    assert requirements["served to power: longest"].measured == pytest.approx(0.1, abs=0.1)
+
+
+def test_polite_and_impolite_ems_are_told_apart(tmp_path: Path, checked: CheckedSite) -> None:
+    def steady(plant: Plant) -> float:
+        return plant.read("energy_meter-1", "active_power") * 0.0
+
+    assert unmet(verdict(tmp_path, checked, "manners", steady, every_s=1.0)) == []
+    hasty = verdict(tmp_path, checked, "manners", steady, every_s=0.05)
+    assert {"bess-1: request rate", "bess-1: writes within 1 s"} & set(unmet(hasty))
