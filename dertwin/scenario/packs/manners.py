@@ -133,20 +133,16 @@ def _pace(
 def _busy(
     evidence: Evidence, device: str, exchanges: Sequence[Exchange], phases: _Phases
 ) -> Iterator[Requirement]:
-    ours = [e for e in exchanges if e.device == device]
-    waits = []
-    forgotten = 0
-    for index, exchange in enumerate(ours):
-        if refusal(exchange) != BUSY:
-            continue
-        again = (e.time_s for e in ours[index + 1 :] if _same(e, exchange))
-        wait_s = next(again, math.nan) - exchange.replied_s
-        if math.isnan(wait_s):
-            forgotten += phases.end_s - exchange.replied_s > FIGURES.value("busy_again")
-        else:
-            waits.append(wait_s)
+    busy, again = _sent_again([e for e in exchanges if e.device == device])
+    waits = [again_s - exchange.replied_s for exchange, again_s in zip(busy, again, strict=True)]
+    late_s = phases.end_s - FIGURES.value("busy_again")
+    forgotten = sum(
+        math.isnan(wait_s) and exchange.replied_s < late_s
+        for exchange, wait_s in zip(busy, waits, strict=True)
+    )
+    waits = [wait_s for wait_s in waits if not math.isnan(wait_s)]
     longest, shortest = FIGURES.numbers["busy_again"], FIGURES.numbers["busy_wait"]
-    detail = f"{len(waits) + forgotten} requests found the device busy"
+    detail = f"{len(busy)} requests found the device busy"
     if forgotten:
         detail += f", {forgotten} were never sent again"
     yield evidence.require(
@@ -175,7 +171,7 @@ def _silent(
         f"{device} is silent: request rate", len(ours) / lasted_s if ours else math.nan, rate,
         high=params.silent_rate_per_s, detail=f"{len(ours)} requests without an answer in {lasted_s:g} s",
     )  # fmt: skip
-    waits = [later.time_s - earlier.time_s for earlier, later in _next_of_client(ours, during)]
+    waits = _patience(device, during)
     yield evidence.require(
         f"{device} is silent: patience", min(waits, default=math.nan), patience, low=patience.value,
         detail="the shortest time from a request without an answer to the client's next one on that line",
@@ -191,24 +187,35 @@ def _silent(
         )  # fmt: skip
 
 
-def _next_of_client(
-    unanswered: Sequence[Exchange], during: Sequence[Exchange]
-) -> Iterator[tuple[Exchange, Exchange]]:
-    for exchange in unanswered:
-        later = (
-            e
-            for e in during
-            if e.time_s > exchange.time_s and (e.link, e.client) == (exchange.link, exchange.client)
-        )
-        following = next(later, None)
-        if following is not None:
-            yield exchange, following
+def _sent_again(exchanges: Sequence[Exchange]) -> tuple[list[Exchange], list[float]]:
+    """Return the requests that found a device busy, and when each was sent again (NaN: never)."""
+    busy, again = [], []
+    next_s: dict[bytes, float] = {}
+    for exchange in reversed(exchanges):
+        asked = _asked(exchange)
+        if refusal(exchange) == BUSY:
+            busy.append(exchange)
+            again.append(next_s.get(asked, math.nan))
+        next_s[asked] = exchange.time_s
+    return busy, again
 
 
-def _same(one: Exchange, other: Exchange) -> bool:
-    """Tell whether two requests ask for the same; a write may have another value by now."""
-    length = 3 if writes(one) else None
-    return one.request[:length] == other.request[:length]
+def _asked(exchange: Exchange) -> bytes:
+    """Return what requests for the same have in common; a write may have another value by now."""
+    return exchange.request[:3] if writes(exchange) else exchange.request
+
+
+def _patience(device: str, during: Sequence[Exchange]) -> list[float]:
+    """Return the times from each request without an answer to its client's next one on that line (s)."""
+    waits = []
+    open_s: dict[tuple[str, str], float] = {}
+    for exchange in during:
+        client = exchange.link, exchange.client
+        if client in open_s:
+            waits.append(exchange.time_s - open_s.pop(client))
+        if exchange.device == device and not exchange.reply:
+            open_s[client] = exchange.time_s
+    return waits
 
 
 def _longest_gap(times: Sequence[float], start_s: float, end_s: float) -> float:
