@@ -68,6 +68,7 @@ def test_own_settings_are_what_is_judged() -> None:
     params = OVER | {"threshold_hz": 50.5, "droop_percent": 8.0, "shares": [0.1, 0.15], "settling_s": 2.0}
     requirements = results(delayed(ideal(params, 50.5, 0.08), 1.0, RATED_W), params)
     assert unmet(requirements) == []
+    assert requirements["threshold"].source == "the scenario, threshold_hz"
     late = results(delayed(ideal(params, 50.5, 0.08), 3.0, RATED_W), params)
     assert unmet(late) == ["step 1: settling time", "step 2: settling time"]
 

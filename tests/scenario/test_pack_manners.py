@@ -112,6 +112,17 @@ def test_a_silent_device_is_not_hammered_and_waited_for() -> None:
     ]
 
 
+def test_over_tcp_several_requests_may_be_under_way_but_a_serial_line_is_waited_for() -> None:
+    hasty = []
+    for exchange in disturbed():
+        after_s = 0.05 if exchange.device == "bess-1" and exchange.request[0] == 3 else 0.0
+        shifted = exchange._replace(time_s=exchange.time_s + 0.2 + after_s) if after_s else exchange
+        hasty.append(shifted)  # reads of bess-1 now follow those of meter-1 after 50 ms
+    assert unmet(results(hasty, BOTH)) == ["meter-1 is silent: patience"]
+    gateway = [exchange._replace(link="tcp 0.0.0.0:502", client="1") for exchange in hasty]
+    assert unmet(results(gateway, BOTH)) == []
+
+
 def test_a_silent_device_must_not_starve_the_others_on_its_line() -> None:
     starves = [e for e in disturbed() if not (e.device == "bess-1" and 82 < e.time_s < 95)]
     requirements = results(starves, BOTH)

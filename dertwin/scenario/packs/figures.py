@@ -29,7 +29,7 @@ class Table(NamedTuple):
 
 
 class _Sourced(FrozenModel):
-    """Where something is from: the key of a document, the place in it, and what matters besides."""
+    """Where something is from: the key of a document, the place in it, and a note for who reads the file."""
 
     document: str
     place: str = Field(min_length=1)
@@ -68,7 +68,6 @@ class Figures(NamedTuple):
     documents: Mapping[str, str]
     numbers: Mapping[str, Figure]
     tables: Mapping[str, Table]
-    notes: Mapping[str, str]
 
     def value(self, name: str) -> float:
         """Return a number. Raises KeyError for one that the file does not have."""
@@ -100,7 +99,6 @@ def read_figures(path: Path) -> Figures:
         file.documents,
         {name: Figure(number.value, number.unit, source(number)) for name, number in file.figures.items()},
         {name: Table(table.rows, source(table)) for name, table in file.tables.items()},
-        {name: entry.note for name, entry in sourced.items() if entry.note},
     )
 
 

@@ -174,7 +174,7 @@ def _silent(
     waits = _patience(device, during)
     yield evidence.require(
         f"{device} is silent: patience", min(waits, default=math.nan), patience, low=patience.value,
-        detail="the shortest time from a request without an answer to the client's next one on that line",
+        detail="the shortest time from a request without an answer to the client's next one",
     )  # fmt: skip
     lines = {e.link for e in exchanges if e.device == device}
     others = {e.device for e in exchanges if e.link in lines and e.device != device}
@@ -206,11 +206,15 @@ def _asked(exchange: Exchange) -> bytes:
 
 
 def _patience(device: str, during: Sequence[Exchange]) -> list[float]:
-    """Return the times from each request without an answer to its client's next one on that line (s)."""
+    """Return the times from each request without an answer to its client's next one on that line (s).
+
+    Over TCP a client may have several requests under way: there it is the next one to the same device.
+    """
     waits = []
-    open_s: dict[tuple[str, str], float] = {}
+    open_s: dict[tuple[str, str, str], float] = {}
     for exchange in during:
-        client = exchange.link, exchange.client
+        on_tcp = exchange.link.startswith("tcp ")
+        client = exchange.link, exchange.client, exchange.device if on_tcp else ""
         if client in open_s:
             waits.append(exchange.time_s - open_s.pop(client))
         if exchange.device == device and not exchange.reply:
