@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ from support.packs import RATED_W, SITE, WITH
 
 from bench.check import CheckedSite, check_site
 from bench.plant import Plant, run_ems
-from dertwin.scenario.actions import action_of
+from dertwin.scenario.actions import Action, action_of
 from dertwin.scenario.check import action_problems
 from dertwin.scenario.document import load_scenario
 from dertwin.scenario.packs import PACKS
@@ -69,8 +70,9 @@ def droop(none_hz: float, full_hz: float) -> Power:
 def test_the_plan_of_each_pack_can_be_carried_out(pack: str, checked: CheckedSite) -> None:
     devices = build_site(checked.config).devices
     plan = PACKS[pack].plan(PACKS[pack].params.model_validate(WITH[pack]))
-    if any("wire_fault" in action for _, action in plan.actions):
-        pytest.importorskip("dertwin.scenario.wire", reason="there are no wire faults yet")
+    kinds = {kind.__metadata__[-1].tag for kind in get_args(get_args(Action)[0])}
+    if "wire_fault" not in kinds and any("wire_fault" in action for _, action in plan.actions):
+        pytest.skip("scenarios have no wire faults yet")
     for at_s, document in plan.actions:
         assert 0.0 <= at_s < plan.duration_s
         assert list(action_problems(action_of(document), devices)) == []
