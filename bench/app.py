@@ -13,15 +13,17 @@ import structlog
 from bench.check import CheckedSite, check_asset
 from bench.clock import StepClock
 from bench.counters import Writes
-from bench.links.link import Link
+from bench.faults import Faults
+from bench.links.link import LinkDown, ModbusLink
 from bench.links.serial import SerialLink
 from bench.links.supervise import LinkStatus, supervise
 from bench.links.tcp import TcpLink
 from bench.log import OncePerMinute
 from bench.ports import PortWatcher
+from bench.power import switched_off
 from bench.recorder import Recorder
 from bench.unit import Unit
-from dertwin.bindings import TcpBinding
+from dertwin.bindings import GpioPower, TcpBinding, UsbPower
 from dertwin.config import parse_asset
 from dertwin.config_errors import ConfigErrors
 from dertwin.config_links import link_errors, link_name, link_settings
@@ -76,15 +78,17 @@ class Bench:
         self.recorder = recorder
         self.clock: StepClock | None = None
         self.tick_s = StepSeconds()
-        self.links: dict[str, Link] = {}
+        self.links: dict[str, ModbusLink] = {}
         self.status: dict[str, LinkStatus] = {}
         self.ports = PortWatcher()
         self.writes = Writes()
         self.scenario: Scenario | None = None
         self.orders: Mapping[str, Sequence[Command]] = NO_COMMANDS
         self.observers: list[Callable[[SiteSnapshot], None]] = []
+        self.faults = Faults(self)
         self._images: dict[str, list[RegisterImage]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._interrupted: dict[str, asyncio.Event] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._group: asyncio.TaskGroup | None = None
         self.map_roots = checked.map_roots
@@ -196,6 +200,7 @@ class Bench:
             raise ConfigErrors(conflicts)
         asset_id = self.site.add_asset(asset)
         self._bind(asset_id, layouts)
+        self.faults.arrange()
         return asset_id
 
     def remove_asset(self, asset_id: str) -> None:
@@ -241,7 +246,24 @@ class Bench:
         for asset_id, layouts in checked.layouts.items():
             self._bind(asset_id, layouts, units)
         self._publish()
+        self.faults.arrange()
         self._set_pace()
+
+    def interrupt(self, key: str, reason: str, power: UsbPower | GpioPower | None) -> None:
+        """Close a link, and cut what has a power switch off from its power, until `resume`."""
+        link, status = self.links[key], self.status[key]
+        status.up, status.reason = False, reason
+        status.settled.set()
+        log.warning("link down", link=link.name, reason=reason)
+        if self._group and (task := self._tasks.pop(key, None)):
+            task.cancel()
+            over = self._interrupted[key] = asyncio.Event()
+            self._tasks[key] = self._group.create_task(self._keep_closed(key, link, power, over))
+
+    def resume(self, key: str) -> None:
+        """Serve a link again that was interrupted."""
+        if over := self._interrupted.pop(key, None):
+            over.set()
 
     def _configs(self) -> Iterator[tuple[str, AssetConfig]]:
         for asset_id, device in self.site.devices.items():
@@ -307,10 +329,22 @@ class Bench:
             link = self.links[key]
             self._tasks[key] = self._group.create_task(self._serve(key, link), name=link.name)
 
-    async def _serve(self, key: str, link: Link) -> None:
+    async def _serve(self, key: str, link: ModbusLink) -> None:
         # A link to the same place that was removed a moment ago must have freed it.
         async with self._turns[key]:
             await supervise(link, self.status[key])
+
+    async def _keep_closed(
+        self, key: str, link: ModbusLink, power: UsbPower | GpioPower | None, over: asyncio.Event
+    ) -> None:
+        async with self._turns[key]:
+            try:
+                async with switched_off(power):
+                    await over.wait()
+            except LinkDown as error:
+                log.error("power not switched", link=link.name, reason=str(error))
+                await over.wait()
+        await self._serve(key, link)
 
     def _set_pace(self) -> None:
         """Let the clock run, stand still, or change its pace, as the config has it."""

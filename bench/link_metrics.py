@@ -9,29 +9,17 @@ from prometheus_client.samples import Sample
 from bench.app import Bench
 from bench.counters import LATENCY_BOUNDS_S, Latency
 from bench.exposition import add, family, labels
+from bench.faults import Faults
 from bench.links.link import Link
 from bench.links.serial import SerialLink
 from bench.links.supervise import LinkStatus
 from bench.links.tcp import TcpLink
 from bench.unit import Unit
+from dertwin.functions import FUNCTIONS
 from dertwin.modbus.rtu import LineCounters
 
 Pairs = tuple[tuple[str, str], ...]
 
-FUNCTIONS = {
-    1: "read_coils",
-    2: "read_discrete_inputs",
-    3: "read_holding_registers",
-    4: "read_input_registers",
-    5: "write_single_coil",
-    6: "write_single_register",
-    8: "diagnostics",
-    15: "write_multiple_coils",
-    16: "write_multiple_registers",
-    22: "mask_write_register",
-    23: "read_write_multiple_registers",
-    43: "read_device_identification",
-}
 OUTCOMES = {
     0: "ok",
     1: "illegal_function",
@@ -73,6 +61,7 @@ def link_families(bench: Bench) -> Iterator[Metric]:
     yield from _saturated(seen, types)
     yield from _connections([(s.labels, s.link) for s in seen if isinstance(s.link, TcpLink)])
     yield from _lines(seen)
+    yield from _faults(bench.faults, site_name)
 
 
 def _states(seen: list[_Seen]) -> Iterator[Metric]:
@@ -118,7 +107,7 @@ def _requests(seen: list[_Seen], types: dict[str, str]) -> Iterator[Metric]:
             own = _unit_labels(pairs, unit_id, unit, types)
             totals: dict[tuple[str, str], int] = {}
             for (function, code), count in list(unit.requests.items()):
-                key = FUNCTIONS.get(function, "other"), OUTCOMES[code]
+                key = str(FUNCTIONS.get(function, "other")), OUTCOMES[code]
                 totals[key] = totals.get(key, 0) + count
             for (name, outcome), count in totals.items():
                 add(requests, labels(*own, ("function", name), ("outcome", outcome)), count)
@@ -222,6 +211,19 @@ def _lines(seen: list[_Seen]) -> Iterator[Metric]:
             on_line = counters.received_bytes + counters.sent_bytes
             add(busy, own, on_line * link.timing.character_s)
     yield from (frames, garbage, dropped, moved, busy)
+
+
+def _faults(faults: Faults, site_name: str) -> Iterator[Metric]:
+    active = family(
+        "dertwin_faults_active", "gauge", "Wire and link faults that act now; 0 once they are over."
+    )
+    acted = family("dertwin_wire_faults", "counter", "Times that a wire or link fault has acted.")
+    for fault, count in faults.numbers().items():
+        add(active, labels(("site", site_name), ("fault", fault)), count)
+    for (fault, link), count in faults.acted().items():
+        own = ("site", site_name), ("link", link), ("kind", link.split()[0]), ("fault", fault)
+        add(acted, labels(*own), count)
+    yield from (active, acted)
 
 
 def _line_counters(link: Link) -> LineCounters | None:

@@ -57,6 +57,37 @@ class Rs485(FrozenModel):
     delay_after_ms: int = Field(default=0, ge=0, le=100)
 
 
+class UsbPower(FrozenModel):
+    """A port of a USB hub that can switch its power; `hub` and `port` as the program uhubctl lists them."""
+
+    hub: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+(\.[0-9]+)*)?$")]
+    port: int = Field(ge=1, le=255)
+
+
+class GpioPower(FrozenModel):
+    """A relay that cuts an adapter off while a GPIO line is driven to `level`.
+
+    `chip` and `line` are as the program gpioset (libgpiod 2) takes them. At all other times the line is not
+    driven: wire the relay so that the adapter then works.
+    """
+
+    chip: Annotated[str, Field(pattern=r"^[A-Za-z0-9/][A-Za-z0-9_./-]*$")] = "gpiochip0"
+    line: int = Field(ge=0, le=1023)
+    level: Literal[0, 1] = 1
+
+
+Power = Annotated[
+    Annotated[UsbPower, Tag("usb")] | Annotated[GpioPower, Tag("gpio")],
+    Discriminator(
+        lambda power: (
+            "usb"
+            if isinstance(power, UsbPower) or (isinstance(power, dict) and "line" not in power)
+            else "gpio"
+        )
+    ),
+]
+
+
 class RtuBinding(FrozenModel):
     """A Modbus RTU server on a serial line.
 
@@ -64,7 +95,7 @@ class RtuBinding(FrozenModel):
     `port` are one server with several units on one line. `timeout` (s) is accepted for compatibility;
     a server does not wait for anything. `fallback: pty` serves a virtual pair while the path does not
     exist or no port matches. `rs485` is for ports whose driver switches the direction; most adapters
-    do so themselves and want none.
+    do so themselves and want none. `power` is what cuts the adapter's power, for the fault `unplugged`.
     """
 
     kind: Literal["modbus_rtu"]
@@ -79,6 +110,7 @@ class RtuBinding(FrozenModel):
     min_turnaround_ms: float = Field(default=2.0, ge=0, le=1000)
     suppress_echo: bool = False
     rs485: Rs485 | None = None
+    power: Power | None = None
     fallback: Literal["pty", "none"] = "none"
 
     @field_validator("port")

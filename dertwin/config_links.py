@@ -18,6 +18,7 @@ LINE_SETTINGS = (
     "min_turnaround_ms",
     "suppress_echo",
     "rs485",
+    "power",
     "fallback",
 )
 _VIRTUAL = "pty:"

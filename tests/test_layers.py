@@ -27,7 +27,7 @@ SITE_TOWER = [
 REGISTER_TOWER = [["dertwin.registers"], ["dertwin.modbus"]]
 LEAVES = {
     "dertwin", "dertwin.schema", "dertwin.port_match", "dertwin.bindings", "dertwin.config_errors",
-    "dertwin.documents",
+    "dertwin.documents", "dertwin.functions",
 }  # fmt: skip
 PROMISED_EXCEPTION = "dertwin.main"  # `python -m dertwin.main` starts the bench's command
 

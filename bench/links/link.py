@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bench.counters import Latency
+from bench.disturbance import Disturbance
 from bench.unit import Unit
 
 
@@ -39,6 +40,19 @@ class Link(Protocol):
 
         Raises LinkDown or OSError when it cannot be opened or breaks.
         """
+        ...
+
+
+class ModbusLink(Link, Protocol):
+    """A link that faults can act on."""
+
+    @property
+    def disturbance(self) -> Disturbance | None:
+        """Return the faults that act on the link; None, and nothing to do, if there are none."""
+        ...
+
+    def disturb(self, disturbance: Disturbance | None) -> None:
+        """Let faults act on the link from now on, instead of those that did; None: it is healthy."""
         ...
 
 

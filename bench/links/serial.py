@@ -5,11 +5,15 @@ import os
 from collections.abc import Callable
 from time import monotonic
 
+import structlog
+from serial import Serial
+
 from bench.counters import Latency
+from bench.disturbance import Disturbance
 from bench.links.line import Line, LineTiming
 from bench.links.link import LinkDown
 from bench.links.pty import served_path, virtual_pair
-from bench.links.settings import open_port
+from bench.links.settings import is_virtual, open_port, set_faults
 from bench.ports import Port, PortAbsent, PortWatcher
 from bench.recorder import CLOSED, Recorder
 from bench.unit import Unit
@@ -17,6 +21,9 @@ from dertwin.bindings import RtuBinding
 from dertwin.config_links import client_end
 from dertwin.modbus.rtu import LineCounters, silent_interval_s
 from dertwin.port_match import PortMatch
+from dertwin.scenario.link import Break
+
+log = structlog.get_logger()
 
 # How often to look whether the line still leads to the port that was opened.
 LOOK_S = 0.5
@@ -33,7 +40,10 @@ class SerialLink:
         self.latency = Latency()
         self.binding = binding
         self.adapter: Port | None = None
+        self.disturbance: Disturbance | None = None
         self._ports = ports
+        self._port: Serial | None = None
+        self._line: Line | None = None
 
     @property
     def name(self) -> str:
@@ -63,6 +73,29 @@ class SerialLink:
         ends = (pair, client_end(pair))
         async with virtual_pair(pair):
             await self._serve_port(ends, lambda: up(f"{pair}, open {ends[1]} in the client{why}"))
+
+    def disturb(self, disturbance: Disturbance | None) -> None:
+        """Let faults act on the line from now on; see ModbusLink."""
+        broken = self._is_broken()
+        self.disturbance = disturbance
+        if self._line and self._port:
+            self._set_faults(self._port)
+            if self._is_broken() and not broken and is_virtual(str(self._port.port)):
+                self._line.send(b"\0")  # what a UART makes of a break
+
+    def _is_broken(self) -> bool:
+        return (
+            any(isinstance(each.fault, Break) for each in self.disturbance.deaf)
+            if self.disturbance
+            else False
+        )
+
+    def _set_faults(self, port: Serial) -> None:
+        faults = [each.fault for each in self.disturbance.deaf] if self.disturbance else []
+        try:
+            set_faults(port, self.binding, faults)
+        except LinkDown as refused:
+            log.warning("fault not set on port", link=self.name, reason=str(refused))
 
     def _find(self) -> str | None:
         """Return the path of the port that is to be served now, None for a pair that is always virtual.
@@ -112,9 +145,12 @@ class SerialLink:
 
         suppress_echo = self.binding.suppress_echo
         tap = self.recorder.begin(self.name) if self.recorder else None
-        line = Line(fd, self.units, self.counters, self.latency, self.timing, suppress_echo, break_once, tap)
+        line = Line(fd, self, self.timing, suppress_echo, break_once, tap)
         loop.add_reader(fd, line.readable)
+        self._port, self._line = port, line
         try:
+            if self.disturbance:
+                self._set_faults(port)
             up()
             while not broken.done():
                 await asyncio.wait((broken,), timeout=LOOK_S)
@@ -122,6 +158,7 @@ class SerialLink:
                     break_once(reason)
             raise LinkDown(broken.result())
         finally:
+            self._port = self._line = None
             loop.remove_reader(fd)
             line.close()
             port.close()

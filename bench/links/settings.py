@@ -5,12 +5,14 @@ import errno
 import os
 import sys
 import termios
+from collections.abc import Iterable
 
 from serial import Serial, SerialException
 from serial.rs485 import RS485Settings
 
 from bench.links.link import LinkDown
 from dertwin.bindings import Rs485, RtuBinding
+from dertwin.scenario.link import Break, WholeLinkFault, WrongSettings
 
 _REMEDIES = {
     errno.ENOENT: "does not exist",
@@ -27,7 +29,7 @@ _REMEDIES = {
 def open_port(path: str, binding: RtuBinding) -> Serial:
     """Open the port at `path` with the settings of a binding, not blocking. Raises LinkDown."""
     # Pseudo-terminals have no parity, and when opened a second time with one they refuse it.
-    virtual = os.path.realpath(path).startswith("/dev/pts/")
+    virtual = is_virtual(path)
     try:
         port = Serial(
             path,
@@ -54,6 +56,31 @@ def open_port(path: str, binding: RtuBinding) -> Serial:
         port.close()
         raise
     return port
+
+
+def is_virtual(path: str) -> bool:
+    """Tell whether a port is a pseudo-terminal."""
+    return os.path.realpath(path).startswith("/dev/pts/")
+
+
+def set_faults(port: Serial, binding: RtuBinding, faults: Iterable[WholeLinkFault]) -> None:
+    """Give an open port the settings and the break state that faults want, else what its binding has.
+
+    A pseudo-terminal has only a baud rate. Raises LinkDown if the driver refuses.
+    """
+    baudrate, parity, broken = binding.baudrate, binding.parity, False
+    for fault in faults:
+        broken = broken or isinstance(fault, Break)
+        if isinstance(fault, WrongSettings):
+            baudrate, parity = fault.baudrate or baudrate, fault.parity or parity
+    try:
+        port.baudrate = baudrate
+        if not is_virtual(str(port.port)):
+            port.parity = parity
+            port.break_condition = broken
+    except (SerialException, OSError, ValueError, termios.error) as error:
+        number = _error_number(error)
+        raise LinkDown(f"{port.port}: {_REMEDIES.get(number) or os.strerror(number)}") from error
 
 
 def _switch_direction(port: Serial, rs485: Rs485) -> None:

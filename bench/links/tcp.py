@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import struct
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from typing import cast
 import structlog
 
 from bench.counters import Latency
+from bench.disturbance import UNDISTURBED, Disturbance, Respond
 from bench.links.link import LinkDown
+from bench.links.outbox import Outbox
 from bench.links.peers import Peers
 from bench.log import OncePerMinute
 from bench.recorder import CLOSED, RECEIVED, SENT, Recorder, Tap
@@ -22,6 +25,7 @@ from dertwin.bindings import TcpBinding
 from dertwin.modbus import mbap, rtu
 from dertwin.modbus.errors import GatewayTargetFailedToRespond
 from dertwin.modbus.pdu import exception_reply
+from dertwin.scenario.wire import Header
 
 log = structlog.get_logger()
 
@@ -38,6 +42,8 @@ _SOCKET_OPTIONS = (
     (socket.SO_SNDBUF, SEND_BUFFER_BYTES),
     (socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES),
 )
+# Close without a farewell: the peer sees a reset connection.
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 @dataclass(slots=True)
@@ -67,6 +73,7 @@ class TcpLink:
         """
         self.recorder = recorder
         self.units: dict[int, Unit] = {}
+        self.disturbance: Disturbance | None = None
         self.counters = TcpCounters()
         self.line_counters = rtu.LineCounters()
         self.latency = Latency()
@@ -129,6 +136,25 @@ class TcpLink:
             self.counters.unknown_unit += 1
         return unit
 
+    def disturb(self, disturbance: Disturbance | None) -> None:
+        """Let faults act on the link from now on; see ModbusLink."""
+        hurry = bool(self.disturbance and self.disturbance.paced and not (disturbance and disturbance.paced))
+        self.disturbance = disturbance
+        for connection in self._connections:
+            connection.disturb(hurry)
+
+    def leave_half_open(self) -> None:
+        """Take nothing any more from the clients that there are, and do not tell them."""
+        for connection in self._connections:
+            connection.half_open = True
+
+    def reset_connections(self, half_open: bool) -> int:
+        """Reset the connections that are half open, or all; return how many."""
+        chosen = [each for each in self._connections if each.half_open or not half_open]
+        for connection in chosen:
+            connection.reset()
+        return len(chosen)
+
     def opened(self, connection: "TcpConnection") -> None:
         """Admit a client; if that is one too many, close the one idle for longest."""
         self.counters.connections += 1
@@ -170,8 +196,10 @@ class TcpConnection(asyncio.Protocol):
     def __init__(self, link: TcpLink) -> None:
         self.not_reading_since: float | None = None
         self.peer = ""
+        self.half_open = False
         self.transport: asyncio.Transport
         self._link = link
+        self._outbox: Outbox | None = None
         self._tap: Tap | None = None
 
     @property
@@ -185,6 +213,7 @@ class TcpConnection(asyncio.Protocol):
         self.peer, *_ = transport.get_extra_info("peername") or ("",)
         self.transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
         self._link.opened(self)
+        self.disturb(hurry=False)
         if recorder := self._link.recorder:
             peer, own = (transport.get_extra_info(end) or ("", 0) for end in ("peername", "sockname"))
             self._tap = recorder.begin(self._link.name, peer[:2], own[:2])
@@ -193,6 +222,8 @@ class TcpConnection(asyncio.Protocol):
         self._link.closed(self)
         if self._tap:
             self._tap(CLOSED, monotonic(), b"")
+        if self._outbox:
+            self._outbox.close()
 
     def send(self, data: bytes) -> float:
         """Send and return when that was (s of time.monotonic)."""
@@ -201,6 +232,41 @@ class TcpConnection(asyncio.Protocol):
         if self._tap:
             self._tap(SENT, sent_at, data)
         return sent_at
+
+    def reset(self) -> None:
+        """Close the connection without a farewell."""
+        if self.transport.is_closing():
+            return
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
+
+    def disturb(self, hurry: bool) -> None:
+        """Let replies take the way on which faults act, if any do now; `hurry` those that trickle there."""
+        if self._outbox and hurry:
+            self._outbox.hurry()
+        elif self._link.disturbance and not self._outbox:
+            self._outbox = Outbox(self.send)
+
+    def _disturbance(self) -> Disturbance | None:
+        """Return the faults that act; None once there are none and nothing that they made is on its way."""
+        disturbance = self._link.disturbance
+        if disturbance is None and self._outbox:
+            if self._outbox.busy:  # replies must not overtake the rest of one that comes in pieces
+                return UNDISTURBED
+            self._outbox = None
+        return disturbance
+
+    def _answer_one(
+        self, disturbance: Disturbance, device: str, header: Header, pdu: bytes, respond: Respond
+    ) -> None:
+        """Answer a request as faults have it."""
+        if self.half_open:
+            disturbance.count(disturbance.half_open)
+        elif disturbance.resets:
+            disturbance.count(disturbance.resets)
+            self.reset()
+        elif self._outbox:
+            self._outbox.put(disturbance.answer(device, header, pdu, respond), monotonic())
 
     def pause_writing(self) -> None:
         """Stop taking requests from a client that does not read its replies."""
@@ -240,21 +306,32 @@ class MbapConnection(TcpConnection):
             self._answer(frames, received_at)
 
     def _answer(self, frames: list[mbap.Frame], received_at: float) -> None:
-        units = self._link.units
+        if self._outbox is not None and (disturbance := self._disturbance()):
+            self._answer_disturbed(disturbance, frames)
+            return
+        link = self._link
+        units = link.units
         replies = []
         for transaction_id, unit_id, pdu in frames:
-            unit = units.get(unit_id) or self._link.unit(unit_id)
-            if unit is not None:
-                reply = unit.respond(pdu)
-            elif self._link.unknown_unit == "exception" and pdu[0] < 0x80:
-                reply = exception_reply(pdu[0], GatewayTargetFailedToRespond.code)
-            else:
-                continue
+            unit = units.get(unit_id) or link.unit(unit_id)
+            reply = unit.respond(pdu) if unit is not None else self._refuse(pdu)
             if reply:
                 replies.append(mbap.frame(transaction_id, unit_id, reply))
         if replies:
             sent_at = self.send(b"".join(replies))
-            self._link.latency.observe(sent_at - received_at, len(replies))
+            link.latency.observe(sent_at - received_at, len(replies))
+
+    def _refuse(self, pdu: bytes) -> bytes:
+        """Return the reply to a request for no unit of the link."""
+        if self._link.unknown_unit == "exception" and pdu[0] < 0x80:
+            return exception_reply(pdu[0], GatewayTargetFailedToRespond.code)
+        return b""
+
+    def _answer_disturbed(self, disturbance: Disturbance, frames: list[mbap.Frame]) -> None:
+        for transaction_id, unit_id, pdu in frames:
+            unit = self._link.units.get(unit_id) or self._link.unit(unit_id)
+            device, respond = (unit.asset_id, unit.respond) if unit else ("", self._refuse)
+            self._answer_one(disturbance, device, Header(unit_id, transaction_id), pdu, respond)
 
     def _give_up(self, reason: str) -> None:
         link = self._link
@@ -297,6 +374,9 @@ class RtuConnection(TcpConnection):
         self._answer(self._decoder.silence())
 
     def _answer(self, frames: list[rtu.RtuFrame]) -> None:
+        if self._outbox is not None and (disturbance := self._disturbance()):
+            self._answer_disturbed(disturbance, frames)
+            return
         link = self._link
         taken_at = monotonic()
         for kind, unit_id, pdu in frames:
@@ -306,4 +386,15 @@ class RtuConnection(TcpConnection):
             elif kind is rtu.Kind.OWN and (reply := link.units[unit_id].respond(pdu)):
                 adu = rtu.frame(unit_id, reply)
                 link.latency.observe(self.send(adu) - taken_at, 1)
-                link.line_counters.sent_bytes += len(adu)
+
+    def _answer_disturbed(self, disturbance: Disturbance, frames: list[rtu.RtuFrame]) -> None:
+        for kind, unit_id, pdu in frames:
+            if kind is rtu.Kind.BROADCAST:
+                disturbance.broadcast(self._link.units, pdu)
+            elif kind is rtu.Kind.OWN:
+                unit = self._link.units[unit_id]
+                self._answer_one(disturbance, unit.asset_id, Header(unit_id), pdu, unit.respond)
+
+    def send(self, data: bytes) -> float:
+        self._link.line_counters.sent_bytes += len(data)
+        return super().send(data)
