@@ -15,7 +15,7 @@ import uvloop
 from bench.app import Bench
 from bench.check import CheckedSite
 from bench.exchanges import exchanges
-from bench.links.link import Link
+from bench.links.link import ModbusLink
 from bench.links.tcp import TcpLink
 from bench.plant import Plant
 from bench.recorder import Recorder
@@ -260,7 +260,7 @@ class ServedSite:
                 raise
             self._started.set_exception(error)
 
-    def _links(self, device: str) -> list[Link]:
+    def _links(self, device: str) -> list[ModbusLink]:
         found = [
             link
             for link in self.bench.links.values()
