@@ -2,6 +2,7 @@
 # make test               run all tests (sets everything up first)
 # make check              lint, formatting, types
 # make bench              measure speed against references; takes a few minutes
+# make container-test     build the container image without Docker, as root, and read a site in it; takes minutes
 # make install            put the service on this host (as root; DESTDIR, PREFIX, APP, see docs/service.md)
 # make uninstall          take it off again; site configs and saved states stay
 SHELL := /bin/bash
@@ -11,7 +12,8 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test check bench clean install uninstall packages-run packages-test packages-bench packages-install
+.PHONY: run test check bench container-test clean install uninstall \
+  packages-run packages-test packages-bench packages-container packages-install
 
 run: packages-run $(VENV)/.installed
 	@exec $(VENV)/bin/dertwin run -c $(CONFIG) --fallback pty
@@ -23,10 +25,15 @@ check: packages-run $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy generate_compose.py
+	$(VENV)/bin/hadolint Dockerfile
 	cd examples && $(abspath $(VENV))/bin/mypy --config-file ../pyproject.toml --explicit-package-bases .
 
 bench: packages-bench $(VENV)/.installed-dev
 	PYTHONPATH=tests $(VENV)/bin/python tests/benchmark/run.py --markdown docs/performance.md
+
+container-test: packages-container $(VENV)/.installed
+	VENV=$(VENV) tests/container_image.sh $(BUILD_OPTIONS)
 
 # The units, and what they need, go below PREFIX/lib, where systemd looks; the program into APP.
 PREFIX ?= /usr/local
@@ -105,7 +112,8 @@ packages-test: NEEDED := $(RUN_PACKAGES) mbpoll=mbpoll umockdev-wrapper=umockdev
   /usr/sbin/nft=nftables /usr/sbin/sshd=openssh-server /usr/sbin/chronyd=chrony \
   /usr/sbin/wpa_supplicant=wpasupplicant $(SYSTEMD_PACKAGES)
 packages-bench: NEEDED := $(RUN_PACKAGES) gcc=gcc /usr/include/modbus/modbus.h=libmodbus-dev
-packages-run packages-test packages-bench packages-install:
+packages-container: NEEDED := $(RUN_PACKAGES) buildah=buildah mmdebstrap=mmdebstrap
+packages-run packages-test packages-bench packages-container packages-install:
 	@missing=""; \
 	for need in $(NEEDED); do \
 	  test="$${need%%=*}"; \

@@ -78,6 +78,16 @@ def test_the_commands_of_the_bench_exist() -> None:
         _parser().parse_args(line.split())
 
 
+def test_the_commands_for_containers_exist() -> None:
+    lines = "\n".join(blocks("docs/containers.md", "sh")).splitlines()
+    (read,) = (line for line in lines if line.startswith("dertwin "))
+    _parser().parse_args(read.split()[1:])
+    for script in re.findall(r"^python (\S+)", "\n".join(lines), re.MULTILINE):
+        assert (ROOT / script).exists(), script
+    for file in re.findall(r"-f (\S+)", "\n".join(lines)):
+        assert file == "docker-compose.yml" or (ROOT / file).exists(), file
+
+
 def test_the_example_map_is_good(tmp_path: Path) -> None:
     (block,) = blocks("docs/registers.md", "yaml")
     (tmp_path / "map.yaml").write_text(block)

@@ -226,14 +226,14 @@ def test_the_dashboards_are_those_that_the_generator_writes() -> None:
 
 
 def test_grafana_and_the_compose_file_find_what_they_name() -> None:
-    compose = yaml.safe_load((ROOT / "configs/compose.yml").read_text())
+    compose = yaml.safe_load((ROOT / "compose.dashboards.yml").read_text())
     mounted = {}
     for container in compose["services"].values():
         for volume in container["volumes"]:
             source, target, *_ = volume.split(":")
             if source.startswith("."):
-                assert (ROOT / "configs" / source).is_dir(), source
-                mounted[target] = ROOT / "configs" / source
+                assert (ROOT / source).is_dir(), source
+                mounted[target] = ROOT / source
             else:
                 assert source in compose["volumes"]
     (provider,) = yaml.safe_load((ROOT / "configs/grafana/provisioning/dashboards/dertwin.yml").read_text())[
