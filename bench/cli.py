@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # as in typing, which takes its time
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+    from pathlib import Path
     from typing import Any
 
 EX_CONFIG = 78
@@ -104,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="TLS and users for these, as for Prometheus exporters",
     )
+    run.add_argument(
+        "--control",
+        type=_control,
+        default="default",
+        metavar="PATH",
+        help="where the control socket is (default: in the run-time folder of the service or user; `none`)",
+    )
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="check a site config and its register maps; opens no port")
@@ -149,7 +157,27 @@ def _parser() -> argparse.ArgumentParser:
 
     add_commands(commands)
     _add_scenario(commands)
+    _add_record(commands)
     return parser
+
+
+def _add_record(commands: Any) -> None:
+    """Add `record` with what can be done with the recording of a service, and `replay`."""
+    from pathlib import Path
+
+    record = commands.add_parser("record", help="what a running service has recorded")
+    verbs = record.add_subparsers(required=True, metavar="VERB")
+    dump = verbs.add_parser("dump", help="write the last minutes as an incident bundle")
+    dump.add_argument("file", type=Path, nargs="?", help="default: SITE-TIME.zip in this folder")
+    dump.add_argument("--control", type=Path, metavar="PATH", help="control socket of the service")
+    dump.set_defaults(command=_record_dump)
+
+    replay = commands.add_parser("replay", help="make the steps of an incident bundle again; the same?")
+    replay.add_argument("bundle", type=Path)
+    replay.add_argument(
+        "--csv", type=Path, metavar="FOLDER", help="write measurements.csv and commands.csv there"
+    )
+    replay.set_defaults(command=_replay)
 
 
 def _add_scenario(commands: Any) -> None:
@@ -219,6 +247,12 @@ def _address(text: str) -> tuple[str, int] | None:
     return host or "0.0.0.0", int(port)
 
 
+def _control(text: str) -> Path | str | None:
+    from pathlib import Path
+
+    return None if text == "none" else "default" if text == "default" else Path(text)
+
+
 def _run(options: argparse.Namespace) -> int:
     from pathlib import Path
 
@@ -234,6 +268,7 @@ def _run(options: argparse.Namespace) -> int:
             options.save_every,
             options.listen_metrics,
             options.web_config,
+            options.control,
         )
     )
 
@@ -272,6 +307,18 @@ def _ports(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _record_dump(options: argparse.Namespace) -> int:
+    from bench.record import dump
+
+    return dump(options)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from bench.record import replay_bundle
+
+    return replay_bundle(options)
 
 
 def _scenario_run(options: argparse.Namespace) -> int:

@@ -4,11 +4,13 @@ A bundle is a .zip. What goes into it is gathered at once, while nothing steps; 
 may be done by another thread.
 """
 
+import asyncio
 import io
 import json
 import math
 import os
 import platform
+import sys
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +23,9 @@ from bench import tick_file
 from bench.app import Bench
 from bench.check import MapFolders
 from bench.exchanges import Units, exchanges, units_of
+from bench.exposition import exposition
 from bench.files import replace_file
+from bench.metrics import registry
 from bench.pcapng import capture, decoding
 from bench.recorder import Frame
 from bench.ticks import Ticks
@@ -42,6 +46,7 @@ ABOUT, SITE, TICKS, EXCHANGES, RESULT = (
     "result.json",
 )
 FRAMES, METRICS, MAPS = "frames.pcapng", "metrics.txt", "register_maps"
+SWITCH_INTERVAL_S = 0.0005
 _PACKAGES = ("pydantic", "pyserial", "prometheus-client")
 
 
@@ -64,10 +69,22 @@ class Incident(NamedTuple):
     result: ScenarioResult | None
 
 
-def gather(bench: Bench, reason: str, metrics: bytes = b"", result: ScenarioResult | None = None) -> Incident:
-    """Return what there is to tell about a bench that records; `result` is of the scenario that ran last."""
+async def bundled(bench: Bench, reason: str) -> bytes:
+    """Return the bundle of a bench that records and serves; requests are answered meanwhile."""
+    incident = gather(bench, reason, await exposition(registry(bench)))
+    usual = sys.getswitchinterval()
+    # The loop gets its turn at once while the other thread packs, not after 5 ms.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        return await asyncio.to_thread(packed, incident)
+    finally:
+        sys.setswitchinterval(usual)
+
+
+def gather(bench: Bench, reason: str, metrics: bytes = b"") -> Incident:
+    """Return what there is to tell about a bench that records."""
     assert bench.recorder is not None
-    site, log = bench.site, bench.recorder.ticks
+    site, log, result = bench.site, bench.recorder.ticks, bench.recorder.result
     assets = [
         device.config.model_copy(update={"asset_id": asset_id}) for asset_id, device in site.devices.items()
     ]
@@ -87,7 +104,7 @@ def gather(bench: Bench, reason: str, metrics: bytes = b"", result: ScenarioResu
         start_s,
         time.time_ns() - time.monotonic_ns(),
         metrics,
-        result,
+        result() if result and ticks and ticks.scenario else None,
     )
 
 
@@ -107,10 +124,10 @@ def packed(incident: Incident) -> bytes:
     return data.getvalue()
 
 
-def default_name(site_name: str, made_at: str) -> str:
-    """Return what a bundle is called unless somebody says."""
-    stem = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in site_name)
-    return f"{stem}-{made_at[:19].replace(':', '')}.zip"
+def default_name(site_name: str) -> str:
+    """Return what a bundle of a site that is made now is called unless somebody says."""
+    stem = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in site_name)
+    return f"{stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.zip"
 
 
 def verdict(result: ScenarioResult) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from bench.ticks import TickLog
 from dertwin.scenario.document import LoadedScenario
+from dertwin.scenario.run import ScenarioResult
 from dertwin.site import Site
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -95,6 +96,7 @@ class Recorder:
         self.max_bytes = max_bytes
         self.max_age_s = max_age_s
         self.ticks = TickLog(max_age_s=max_age_s, now=now)
+        self.result: Callable[[], ScenarioResult] | None = None
         self._now = now
         self._keep_from = inf
         self._begun = 0
@@ -112,8 +114,14 @@ class Recorder:
         tap(OPENED, self._now(), b"")
         return tap
 
-    def begin_scenario(self, site: Site, scenario: LoadedScenario) -> None:
-        """Keep everything from now on, whatever its age, as long as there is room."""
+    def begin_scenario(
+        self, site: Site, scenario: LoadedScenario, result: Callable[[], ScenarioResult]
+    ) -> None:
+        """Keep everything from now on, whatever its age, as long as there is room.
+
+        `result` tells what has come of the scenario so far.
+        """
+        self.result = result
         self._keep_from = self._now()
         self.ticks.begin(site, scenario)
 

@@ -39,7 +39,7 @@ class BenchScenario:
         self._tell = tell
         bench.scenario = self
         if bench.recorder:
-            bench.recorder.begin_scenario(bench.site, loaded)
+            bench.recorder.begin_scenario(bench.site, loaded, self.result)
         bench.orders = self.after_step(bench.site.snapshot, NO_COMMANDS)
 
     def after_step(

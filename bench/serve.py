@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,7 +18,9 @@ import uvloop
 from bench.app import Bench
 from bench.check import CheckedSite, check_site
 from bench.chronicle import Chronicle
+from bench.control import ControlLink, own_path, verbs
 from bench.http import HttpLink, pages
+from bench.links.link import Link
 from bench.links.supervise import LinkStatus, supervise
 from bench.log import set_up_logging
 from bench.notify import Notifier, tell
@@ -38,7 +40,7 @@ class RunOptions(NamedTuple):
     """What to serve and how. `fallback` replaces that of all serial bindings.
 
     States are kept in `state_dir`, unless it is None; `listen_metrics` is where watchers find the pages
-    of bench/http.py, under the conditions of `web_config`.
+    of bench/http.py, under the conditions of `web_config`; `control` is the path of the control socket.
     """
 
     config: Path
@@ -47,6 +49,7 @@ class RunOptions(NamedTuple):
     save_every_s: float = SAVE_EVERY_S
     listen_metrics: tuple[str, int] | None = None
     web_config: Path | None = None
+    control: Path | Literal["default"] | None = None
 
 
 def serve(options: RunOptions) -> int:
@@ -81,7 +84,8 @@ async def _serve(checked: CheckedSite, access: Access, options: RunOptions) -> i
     if keeper:
         keeper.restore(bench)
     notifier = Notifier(bench)
-    async with bench, _watched(bench, options.listen_metrics, access), asyncio.TaskGroup() as group:
+    about = list(_links_about(bench, access, options))
+    async with bench, _beside(about), asyncio.TaskGroup() as group:
         _freeze()
         tasks = [
             group.create_task(notifier.keep_telling()),
@@ -140,17 +144,24 @@ def _freeze() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _watched(bench: Bench, address: tuple[str, int] | None, access: Access) -> AsyncIterator[None]:
-    """Serve the pages about a bench; a port that is in use hurts nobody else and is tried again."""
-    if address is None:
-        yield
-        return
-    task = asyncio.create_task(supervise(HttpLink(*address, access, pages(bench)), LinkStatus()))
+async def _beside(links: Sequence[Link]) -> AsyncIterator[None]:
+    """Serve links that are about the site; one whose place is in use hurts nobody else and is tried again."""
+    tasks = [asyncio.create_task(supervise(link, LinkStatus())) for link in links]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait((task,))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _links_about(bench: Bench, access: Access, options: RunOptions) -> Iterator[Link]:
+    """Yield the links for watchers and for commands about the site."""
+    if options.listen_metrics:
+        yield HttpLink(*options.listen_metrics, access, pages(bench))
+    site_name = bench.site.config.site_name
+    if path := own_path(site_name) if options.control == "default" else options.control:
+        yield ControlLink(path, verbs(bench))
 
 
 def reachable(bench: Bench) -> list[str]:

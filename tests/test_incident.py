@@ -202,7 +202,7 @@ def test_a_scenario_gives_the_same_verdict_again(made: Made) -> None:
     made.run(80)
     result = scenario.result()
     assert result.complete
-    bundle = made.bundle(result=result)
+    bundle = made.bundle()
     replayed = replay(bundle)
     assert replayed.same
     assert replayed.steps == 80
@@ -223,7 +223,7 @@ def test_a_scenario_that_was_stopped_is_stopped_again(made: Made) -> None:
     made.run(30)
     scenario.stop()
     made.run(10)
-    replayed = replay(made.bundle(result=scenario.result()))
+    replayed = replay(made.bundle())
     assert replayed.same
     assert replayed.verdict is not None
     assert (replayed.verdict["complete"], replayed.verdict["passed"]) == (False, False)
@@ -258,9 +258,9 @@ def test_where_it_first_differs_is_told(made: Made) -> None:
 
 
 def test_another_verdict_is_not_the_same(made: Made) -> None:
-    scenario = begun(made)
+    begun(made)
     made.run(80)
-    bundle = made.bundle(result=scenario.result())
+    bundle = made.bundle()
     replayed = replay(
         changed(bundle, "result.json", lambda text: text.replace('"passed": false', '"passed": true'))
     )

@@ -68,9 +68,13 @@ def service(
         (folder / "site.json").write_text(json.dumps(config))
         config = folder / "site.json"
     log, printed = folder / "service.log", folder / "service.out"
-    # Several run at a time: only those that are asked to have metrics may.
-    metrics = [] if "--listen-metrics" in options else ["--listen-metrics", "none"]
-    arguments = [*command, "-c", str(config), *metrics, *options]
+    # Several run at a time: only those that are asked to have metrics, or a control socket, may.
+    alone = [
+        word
+        for name in ("--listen-metrics", "--control")
+        for word in ((name, "none") if name not in options else ())
+    ]
+    arguments = [*command, "-c", str(config), *alone, *options]
     with (
         log.open("w") as stderr,
         printed.open("w") as stdout,
