@@ -2,7 +2,7 @@
 
 usage: python tests/benchmark/run.py [--markdown FILE] [GROUP ...]
 
-Groups: tcp, rtu, bus, start, scrape, twin, memory; without any, all of them. With --markdown the table
+Groups: tcp, seam, rtu, bus, start, scrape, twin, memory; without any, all of them. With --markdown the table
 replaces what stands between the two marker lines of FILE. Everything runs on the loopback and on virtual
 serial ports; it takes four minutes and wants an otherwise idle machine.
 """
@@ -19,6 +19,7 @@ import bus_figures
 import memory_figures
 import rtu_figures
 import scrape_figures
+import seam_figures
 import start_figures
 import tcp_figures
 import twin_figures
@@ -27,6 +28,7 @@ from table import Figure, markdown, write_between_markers
 
 GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "tcp": tcp_figures.figures,
+    "seam": seam_figures.figures,
     "rtu": rtu_figures.figures,
     "bus": bus_figures.figures,
     "start": start_figures.figures,
