@@ -26,6 +26,8 @@ def add_commands(commands: Any) -> None:
     parts = appliance.add_subparsers(required=True, metavar="PART")
     setup = parts.add_parser("setup", parents=[where], help="make the box what its card says; at each boot")
     setup.set_defaults(command=_setup)
+    watch = parts.add_parser("watch", parents=[where], help="keep status.txt and the light true; for ever")
+    watch.set_defaults(command=_watch)
 
     site = commands.add_parser("site", help="put a site on an appliance, take it back, show it")
     acts = site.add_subparsers(required=True, metavar="ACT")
@@ -40,6 +42,12 @@ def add_commands(commands: Any) -> None:
     for act in (put, back, show):
         act.add_argument("host", metavar="HOST", nargs="?", help=host_help)
 
+    update = commands.add_parser("update", parents=[where], help="update an appliance from a signed bundle")
+    update.add_argument("bundle", metavar="BUNDLE")
+    update.add_argument("host", metavar="HOST", nargs="?", help=host_help)
+    update.add_argument("--partition", type=Path, help=argparse.SUPPRESS)
+    update.set_defaults(command=_update)
+
 
 def _places(options: argparse.Namespace) -> Places:
     from bench.appliance.places import Places
@@ -51,6 +59,12 @@ def _setup(options: argparse.Namespace) -> int:
     from bench.appliance.setup import set_up
 
     return set_up(_places(options))
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from bench.appliance.watch import watch
+
+    return watch(_places(options))
 
 
 def _put(options: argparse.Namespace) -> int:
@@ -69,6 +83,19 @@ def _show(options: argparse.Namespace) -> int:
     from bench.appliance import site_command
 
     return _tried(lambda: site_command.show_site(_places(options), options.host))
+
+
+def _update(options: argparse.Namespace) -> int:
+    import sys
+
+    from bench.appliance.bundle import BadBundle
+    from bench.appliance.update import update
+
+    try:
+        return _tried(lambda: update(_places(options), options.bundle, options.host, options.partition))
+    except BadBundle as error:
+        print(f"{options.bundle}: {error}", file=sys.stderr)
+        return 1
 
 
 def _tried(act: Callable[[], int]) -> int:

@@ -20,8 +20,11 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @contextlib.contextmanager
-def ssh_to(box: Places, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Yield the HOST of a box: `ssh` finds its key and its port, `sudo dertwin` there is about this box."""
+def ssh_to(box: Places, folder: Path, patch: pytest.MonkeyPatch, *more: str) -> Iterator[str]:
+    """Yield the HOST of a box: `ssh` finds its key and its port, `sudo dertwin` there is about this box.
+
+    `more` are more options of `dertwin` there.
+    """
     if not os.path.exists(SSHD):
         pytest.skip("needs sshd")
     for name in ("host", "user"):
@@ -30,7 +33,7 @@ def ssh_to(box: Places, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str
     (folder / "keys").write_text((folder / "user.pub").read_text())
     _script(folder / "bin/sudo", 'shift; exec "$@"')
     command = f"{sys.executable} -m bench.cli"
-    _script(folder / "bin/dertwin", f'cd {ROOT} && exec {command} "$@" {" ".join(options(box))}')
+    _script(folder / "bin/dertwin", f'cd {ROOT} && exec {command} "$@" {" ".join([*options(box), *more])}')
     _script(folder / "run", f'PATH={folder}/bin:$PATH; eval "$SSH_ORIGINAL_COMMAND"')
     # As on the box, but for the name of the user, and where things are.
     ours = ssh_server(str(folder / "host"), str(folder / "keys")).replace(

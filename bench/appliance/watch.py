@@ -1,0 +1,61 @@
+"""`dertwin appliance watch`: keeps status.txt and the light true, and concludes updates."""
+
+import subprocess
+import time
+from collections.abc import Callable
+
+import structlog
+
+from bench.appliance.led import Led
+from bench.appliance.live import adapters, addresses, config_faults, judge, unit_properties
+from bench.appliance.places import Places
+from bench.appliance.report import Live, load_report, tell
+from bench.appliance.trial import Trial
+from bench.files import reason
+from bench.log import OncePerMinute, set_up_logging
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 2.0
+# A card has only so many writes in it, and an adapter with a bad contact comes and goes all day.
+WRITE_EVERY_S = 15.0
+
+
+def watch(places: Places, now: Callable[[], float] = time.monotonic) -> int:
+    """Look at the box again and again, for ever."""
+    set_up_logging()
+    watcher = Watcher(places, now)
+    while True:
+        watcher.look()
+        time.sleep(LOOK_EVERY_S)
+
+
+class Watcher:
+    """Looks at the box, and shows what it is like."""
+
+    def __init__(self, places: Places, now: Callable[[], float]) -> None:
+        """Nothing is shown yet; `now` is a clock (s) that never jumps."""
+        self._places = places
+        self._now = now
+        self._led = Led(places.root)
+        self._trial = Trial(places, now())
+        self._written_s: float | None = None
+        self._complain = OncePerMinute(now)
+
+    def look(self) -> None:
+        """Look once; a card or a disk that cannot be written is said in the journal and tried again."""
+        unit, report = unit_properties(), load_report(self._places)
+        verdict = judge(unit, report)
+        self._led.show(verdict.state)
+        try:
+            trial = self._trial.step(unit, self._now())
+            lines = [*verdict.lines, *config_faults(unit, self._places)]
+            live = Live(verdict.state, lines, addresses(), adapters(), trial.lines)
+            due = self._written_s is None or self._now() - self._written_s >= WRITE_EVERY_S
+            if due and tell(self._places, report, live):
+                self._written_s = self._now()
+            if trial.give_up:
+                log.error("update given up", reason="the service did not become ready", remedy="restarting")
+                subprocess.run(["systemctl", "reboot"], check=False)
+        except OSError as error:
+            self._complain(str(self._places.card), "status not written", reason=reason(error))
