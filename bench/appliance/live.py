@@ -20,8 +20,8 @@ SERVICE = "dertwin.service"
 _PROPERTIES = "ActiveState,SubState,Result,ExecMainStatus,StatusText,NRestarts,ActiveEnterTimestampMonotonic"
 # What the service says of itself (bench/notify.py); how late it is changes all the time.
 _STATUS = re.compile(
-    r"(?:(?P<complaint>.*?); )?(?P<links>\d+ devices, (?P<up>\d+) of (?P<all>\d+) links up)"
-    r"(?:, lag [^;]*)?(?:; (?P<down>down: .*))?"
+    r"(?:(?P<complaint>.*?); )?(?P<links>\d+ devices, \d+ of \d+ links up)"
+    r"(?:, lag [^;]*)?(?:; (?P<failed>(?!down: ).*?))?(?:; (?P<down>down: .*))?"
 )
 
 
@@ -46,11 +46,12 @@ def judge(unit: Mapping[str, str], report: Report) -> Verdict:
     """Return how the service is, by systemd's properties of it and what set-up found."""
     said = unit.get("StatusText", "")
     told = _STATUS.fullmatch(said)
-    lines = [told[name] for name in ("links", "down", "complaint") if told[name]] if told else [said]
+    parts = ("links", "down", "failed", "complaint")
+    lines = [told[name] for name in parts if told[name]] if told else [said]
     match unit.get("ActiveState"), unit.get("SubState"):
         case "active", _:
-            whole = told is not None and told["up"] == told["all"] and not told["complaint"]
-            return Verdict("running" if whole and not report.faults else "degraded", lines)
+            whole = len(lines) == 1 and told is not None and not report.faults
+            return Verdict("running" if whole else "degraded", lines)
         case "activating", "auto-restart":
             return Verdict("failed", [f"it ended ({_end(unit)}) and is started again"])
         case (("activating" | "reloading"), _):
