@@ -13,6 +13,7 @@ import pytest
 from pydantic import TypeAdapter
 from support.service import free_port, service
 
+from bench.appliance.settings import BenchConfig, read_settings
 from bench.cli import _parser
 from dertwin.bindings import Binding
 from dertwin.config import SiteConfig
@@ -86,6 +87,26 @@ def test_the_commands_for_containers_exist() -> None:
         assert (ROOT / script).exists(), script
     for file in re.findall(r"-f (\S+)", "\n".join(lines)):
         assert file == "docker-compose.yml" or (ROOT / file).exists(), file
+
+
+def test_the_commands_of_the_appliance_exist() -> None:
+    found = [
+        line.split("#")[0].split()
+        for block in blocks("docs/appliance.md", "sh")
+        for line in block.splitlines()
+    ]
+    ours = [words[1:] for words in found if words[:1] == ["dertwin"]]
+    assert len(ours) == 4
+    for words in ours:
+        _parser().parse_args(words)
+
+
+def test_the_settings_of_the_appliance_are_those_there_are(tmp_path: Path) -> None:
+    table = (ROOT / "docs/appliance.md").read_text().split("## bench.yaml")[1].split("```")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(BenchConfig.model_fields)
+    (block,) = blocks("docs/appliance.md", "yaml")
+    (tmp_path / "bench.yaml").write_text(block)
+    assert read_settings(tmp_path / "bench.yaml").errors == []
 
 
 def test_the_example_map_is_good(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ said in status.txt and in the journal, and the rest is done.
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -110,7 +110,7 @@ def _write_system_files(places: Places, config: BenchConfig, name: str) -> None:
         replace_file(file, text.encode(), 0o600 if path in SECRETS else 0o644)
     if places.live:
         # The kernel has the name of the image since it started.
-        Path("/proc/sys/kernel/hostname").write_text(name)
+        socket.sethostname(name)
 
 
 def _write_ssh_server(places: Places) -> None:

@@ -13,6 +13,7 @@ from bench.app import Bench
 from bench.appliance.led import Led
 from bench.appliance.live import config_faults, judge
 from bench.appliance.report import Live, Report, load_report, tell
+from bench.appliance.watch import WRITE_EVERY_S, WRITES_AT_ONCE, Watcher
 from bench.check import check_site
 from bench.notify import Notifier
 
@@ -101,6 +102,20 @@ def test_status_txt_has_everything_in_words(tmp_path: Path) -> None:
     assert status.splitlines()[0].endswith(": running")
     for text in ("demo-site: the demo site", "eth0  192.168.1.50/24", "/dev/ttyUSB0  FT1", "dertwin "):
         assert f"  {text}" in status
+
+
+def test_what_changes_all_the_time_is_not_written_all_the_time(tmp_path: Path) -> None:
+    box = make_box(tmp_path)
+    now_s, looks, apart_s = 0.0, 40, 10.0
+    watcher = Watcher(box, lambda: now_s)
+    written = []
+    for look in range(looks):
+        Report(host_name=str(look)).save(box)
+        watcher.look()
+        now_s += apart_s
+        written.append((box.user_files / "status.txt").read_text().partition(":")[0])
+    assert written[:WRITES_AT_ONCE] == [str(look) for look in range(WRITES_AT_ONCE)]
+    assert len(set(written)) == pytest.approx(WRITES_AT_ONCE + looks * apart_s / WRITE_EVERY_S, abs=2)
 
 
 def led(root: Path, name: str = "ACT") -> Path:
