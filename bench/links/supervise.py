@@ -12,8 +12,6 @@ log = structlog.get_logger()
 
 # A port that comes back must be served within 2 s; looking for it costs next to nothing.
 RETRY_S = 0.5
-# For one that breaks again and again as soon as it is open, e.g. on a loose contact.
-LONGEST_RETRY_S = 1.5
 # A link that was up for so long did not break as soon as it was open; somebody unplugged it.
 HOLDS_AFTER_S = 1.0
 # Somebody at the bench may pull and plug a few times in a row.
@@ -34,92 +32,75 @@ class LinkStatus:
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class _Attempts:
-    """What the log has said of a link, and how long to wait until the next attempt.
+class _Changes:
+    """Tells status and log of each change of a link once.
 
-    A link that always breaks as soon as it is up is loose until it has held for a while: of such a one
-    the log tells each reason once, and that it is up when it holds.
+    A link that breaks again and again as soon as it is up, as on a loose contact, must not fill the log: it
+    has each reason told once more, and that it is up when it has held for a while.
     """
 
-    def __init__(self, link: Link, status: LinkStatus, sleep: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(self, link: Link, status: LinkStatus) -> None:
         self._link = link
         self._status = status
-        self._sleep = sleep
+        self._reasons: set[str] = set()
         self._breaks = 0
-        self.told: set[str] = set()
-        self._holding: asyncio.Task[None] | None = None
-
-    @property
-    def retry_s(self) -> float:
-        """How long to wait until the next attempt (s)."""
-        return min(RETRY_S * max(1, 1 + self._breaks - ORDINARY_BREAKS), LONGEST_RETRY_S)
+        self._holding: asyncio.TimerHandle | None = None
 
     def up(self, where: str) -> None:
         status = self._status
         status.up, status.where, status.reason = True, where, ""
         status.times_up += 1
         status.settled.set()
-        if not self._is_loose():
+        if self._breaks <= ORDINARY_BREAKS:
             self._tell_up()
-        self._holding = asyncio.create_task(self._hold())
+        self._holding = asyncio.get_running_loop().call_later(HOLDS_AFTER_S, self._holds)
 
-    def down(self, reason: str) -> None:
-        if self._holding and not self._holding.done():
-            self._holding.cancel()
+    def down(self, reason: str) -> bool:
+        """Return whether the log had to be told."""
+        if self._status.up:
+            self.end()
             self._breaks += 1
-        self._holding = None
-        if reason not in self.told:
-            log.warning(
-                "link down",
-                link=self._link.name,
-                reason=reason,
-                retry_s=self.retry_s,
-                device=devices(self._link),
-            )
-        self.told = {reason} | (self.told if self._is_loose() else set())
         self._status.up, self._status.reason = False, reason
         self._status.settled.set()
+        is_news = reason not in self._reasons
+        if is_news:
+            link = self._link
+            log.warning("link down", link=link.name, reason=reason, retry_s=RETRY_S, device=devices(link))
+        if self._breaks <= ORDINARY_BREAKS:
+            self._reasons.clear()
+        self._reasons.add(reason)
+        return is_news
 
     def end(self) -> None:
         if self._holding:
             self._holding.cancel()
 
-    def _is_loose(self) -> bool:
-        return self._breaks > ORDINARY_BREAKS
-
-    async def _hold(self) -> None:
-        await self._sleep(HOLDS_AFTER_S)
-        if self._is_loose():
+    def _holds(self) -> None:
+        if self._breaks > ORDINARY_BREAKS:
             self._tell_up()
         self._breaks = 0
 
     def _tell_up(self) -> None:
-        self.told = set()
-        log.info(
-            "link up",
-            link=self._link.name,
-            where=self._status.where,
-            units=sorted(self._link.units),
-            device=devices(self._link),
-        )
+        self._reasons.clear()
+        link, where = self._link, self._status.where
+        log.info("link up", link=link.name, where=where, units=sorted(link.units), device=devices(link))
 
 
 async def supervise(
     link: Link, status: LinkStatus, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> None:
     """Serve a link for ever: whenever it is down, try again; log each change of state once."""
-    attempts = _Attempts(link, status, sleep)
+    changes = _Changes(link, status)
     try:
         while True:
             try:
-                await link.serve(attempts.up)
-                attempts.down("closed")
+                await link.serve(changes.up)
+                changes.down("closed")
             except (LinkDown, OSError) as error:
-                attempts.down(str(error))
+                changes.down(str(error))
             except Exception as error:
-                if repr(error) not in attempts.told:
+                if changes.down(repr(error)):
                     log.exception("link failed", link=link.name, device=devices(link))
-                attempts.down(repr(error))
-            await sleep(attempts.retry_s)
+            await sleep(RETRY_S)
     finally:
-        attempts.end()
+        changes.end()
