@@ -5,16 +5,24 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import dertwin
 from dertwin.bindings import Binding, TcpBinding
-from dertwin.config import Asset, SiteConfig, SiteReading, asset_ids, places, read_site
+from dertwin.config import Asset, SiteConfig, SiteReading, asset_ids, read_site
 from dertwin.config_errors import ConfigError, ConfigErrors, show, use
 from dertwin.devices.classic import CLASSIC
 from dertwin.devices.device import Device
-from dertwin.registers.layout import Layout, bind
+from dertwin.registers.layout import Layout, bind, unknown_names
 from dertwin.registers.map import MapErrors, RegisterMap, load_map
+
+# The type of asset that is meant by what a map calls its `device_type`, if that is one at all.
+_MAP_TYPES: Mapping[str, str] = {
+    name: kind
+    for model in get_args(get_args(Asset)[0])
+    for kind in get_args(model.model_fields["type"].annotation)
+    for name in (kind, model.default_map.removesuffix("_modbus.yaml"))
+}
 
 
 class CheckedSite(NamedTuple):
@@ -49,20 +57,22 @@ def check_site(source: Path | str | Mapping[str, Any], *, served_here: bool = Tr
     bound: list[list[Bound]] = []
     maps = MapFolders(roots, site.file)
     told: set[ConfigError] = set()
-    for index, asset in site.assets.items() if not root_errors else ():
-        device = asset.build()
+    for part in site.parts.values():
+        device = part.asset.build()
         bound.append([])
-        for place, binding in places(site.document, index, asset):
+        for place, binding in part.bindings.items():
+            if served_here and isinstance(binding, TcpBinding) and not _is_ours(binding.ip):
+                problem = f"{show(binding.ip)} is not an address of this machine; use 0.0.0.0 for all it has"
+                errors.append(ConfigError(site.file, f"{place}.ip", problem))
+            if root_errors:
+                continue
             try:
-                bound[-1].append(maps.bound(asset, device, binding, place))
+                bound[-1].append(maps.bound(part.asset, device, binding, place))
             except MapErrors as found:
                 errors += [_used_by(place, error) for error in found.errors if error not in told]
                 told.update(found.errors)
             except ConfigErrors as found:
                 errors += found.errors
-            if served_here and isinstance(binding, TcpBinding) and not _is_ours(binding.ip):
-                problem = f"{show(binding.ip)} is not an address of this machine; use 0.0.0.0 for all it has"
-                errors.append(ConfigError(site.file, f"{place}.ip", problem))
     if site.config is None or errors:
         raise ConfigErrors(errors)
     named = list(zip(asset_ids(site.config.assets), bound, strict=True))
@@ -102,12 +112,26 @@ class MapFolders:
         file = self.file(binding.register_map or asset.default_map, f"{place}.register_map")
         key = (file, asset.type, *device.commands.items())
         if key not in self._layouts:
+            self._layouts[key] = self._layout(file, asset, device)
+        return Bound(self._maps[file], self._layouts[key])
+
+    def _layout(self, file: Path, asset: Asset, device: Device) -> Layout:
+        known = device.measurements._fields, device.commands, CLASSIC.get(asset.type, {})
+        errors: list[ConfigError] = []
+        try:
             if file not in self._maps:
                 self._maps[file] = load_map(file)
-            self._layouts[key] = bind(
-                self._maps[file], device.measurements._fields, device.commands, CLASSIC.get(asset.type, {})
-            )
-        return Bound(self._maps[file], self._layouts[key])
+            sound = self._maps[file].sound()
+        except MapErrors as found:
+            errors, sound = list(found.errors), found.sound
+        unknown = list(unknown_names(sound, str(file), *known))
+        if unknown and _MAP_TYPES.get(sound.device_type, asset.type) != asset.type:
+            problem = f"{show(sound.device_type)} is not allowed for an asset of type {asset.type}"
+            remedy = f"use a map of that type, such as {asset.default_map}"
+            unknown = [ConfigError(str(file), "device_type", f"{problem}; {remedy}")]
+        if errors or unknown:
+            raise MapErrors([*errors, *unknown])
+        return bind(self._maps[file], *known)
 
     def file(self, name: str, place: str) -> Path:
         """Return where the map of this name is; `place` is where the config names it. Raises ConfigErrors."""

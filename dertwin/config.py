@@ -1,6 +1,7 @@
 """Site configs: one document that describes a whole site."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
@@ -22,6 +23,7 @@ from dertwin.environment import EnvironmentConfig
 Asset = Annotated[BessConfig | PvInverterConfig | ChpConfig | EnergyMeterConfig, Field(discriminator="type")]
 
 _ASSET: TypeAdapter[Asset] = TypeAdapter(Asset)
+_BINDING: TypeAdapter[Binding] = TypeAdapter(Binding)
 
 
 class SiteConfig(EnvironmentConfig):
@@ -63,18 +65,28 @@ class SiteConfig(EnvironmentConfig):
         return self
 
 
+class SoundPart(NamedTuple):
+    """What of an asset can be looked at in spite of its faults: its sound bindings by their places.
+
+    If it has faults, `asset` is another one of its type and name.
+    """
+
+    asset: Asset
+    bindings: Mapping[str, Binding]
+
+
 class SiteReading(NamedTuple):
     """What reading a site config found: all its faults, and what of it is usable in spite of them.
 
     `file` is empty if it was none; its paths are relative to `folder`. `config` is None if it has faults;
-    `assets` has each sound asset by its place in the document.
+    `parts` are those of the assets whose type is known, by their index in the document.
     """
 
     file: str
     folder: Path
     document: Any
     config: SiteConfig | None
-    assets: Mapping[int, Asset]
+    parts: Mapping[int, SoundPart]
     errors: Sequence[ConfigError]
 
 
@@ -101,28 +113,19 @@ def read_site(source: Path | str | Mapping[str, Any]) -> SiteReading:
     config: SiteConfig | None = None
     try:
         config = SiteConfig.model_validate(document, context=context)
-        assets = dict(enumerate(config.assets))
     except ValidationError as error:
         errors += validation_errors(error, SiteConfig, document, file)
-        assets = dict(_sound_assets(document, context))
-    errors += _shared_names(file, {index: asset.asset_id for index, asset in assets.items()})
-    bindings = {
-        place: binding for i, asset in assets.items() for place, binding in places(document, i, asset)
-    }
-    errors += link_errors(file, bindings)
-    return SiteReading(file, folder, document, None if errors else config, assets, errors)
+    parts = dict(_sound_parts(document, context))
+    errors += _shared_names(file, {index: part.asset.asset_id for index, part in parts.items()})
+    errors += link_errors(
+        file, {p: binding for part in parts.values() for p, binding in part.bindings.items()}
+    )
+    return SiteReading(file, folder, document, None if errors else config, parts, errors)
 
 
 def parse_asset(document: Mapping[str, Any]) -> Asset:
     """Validate the config of one asset. Raises pydantic.ValidationError."""
     return _ASSET.validate_python(dict(document))
-
-
-def places(document: Any, index: int, asset: Asset) -> Iterator[tuple[str, Binding]]:
-    """Yield each binding of an asset after its place in the document, whichever way it is written."""
-    spelled_out = "protocols" in document["assets"][index]
-    for position, binding in enumerate(asset.protocols):
-        yield place_of(["assets", index, *(("protocols", position) if spelled_out else ())]), binding
 
 
 def asset_ids(assets: Sequence[Asset]) -> list[str]:
@@ -151,13 +154,39 @@ def site_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _sound_assets(document: Any, context: Mapping[str, Any]) -> Iterator[tuple[int, Asset]]:
+def _sound_parts(document: Any, context: Mapping[str, Any]) -> Iterator[tuple[int, SoundPart]]:
     entries = document.get("assets") if isinstance(document, dict) else None
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        try:
-            yield index, _ASSET.validate_python(entry, context=context)
-        except ValidationError:
-            continue
+        bindings = dict(_sound_bindings(entry, ["assets", index]))
+        if asset := _sound_asset(entry, context):
+            yield index, SoundPart(asset, bindings)
+
+
+def _sound_asset(entry: Any, context: Mapping[str, Any]) -> Asset | None:
+    """Return an asset; if it has faults, one that has only its type and name, or only its type."""
+    kept = (
+        [{key: entry[key] for key in ("type", "asset_id") if key in entry}] if isinstance(entry, dict) else []
+    )
+    for attempt in (entry, *kept, *({"type": part.get("type")} for part in kept)):
+        with suppress(ValidationError):
+            return _ASSET.validate_python(attempt, context=context)
+    return None
+
+
+def _sound_bindings(entry: Any, place: Sequence[str | int]) -> Iterator[tuple[str, Binding]]:
+    """Yield each sound binding of an asset after its place, whichever way it is written."""
+    if not isinstance(entry, dict):
+        return
+    spelled_out = entry.get("protocols")
+    if "protocols" in entry:
+        written = enumerate(spelled_out) if isinstance(spelled_out, list) else ()
+        bindings = [([*place, "protocols", position], binding) for position, binding in written]
+    else:
+        flat = {key: entry[key] for key in FLAT_BINDING if key in entry}
+        bindings = [([*place], {"kind": "modbus_tcp", **flat})] if flat else []
+    for where, binding in bindings:
+        with suppress(ValidationError):
+            yield place_of(where), _BINDING.validate_python(binding)
 
 
 def _shared_names(file: str, names: Mapping[int, str | None]) -> Iterator[ConfigError]:

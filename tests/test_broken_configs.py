@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.check import check_site
+from bench.check import check_site, shipped_maps
 from dertwin.config_errors import ConfigError, ConfigErrors
 
 SITE = """{
@@ -302,9 +302,60 @@ def test_all_faults_of_the_config_and_of_its_maps_are_shown_at_once(site: Path) 
         ("site.json", "step"),
         ("site.json", "load"),
         ("site.json", "assets[0].protocols[0].unit_id"),
+        ("site.json", "assets[1].asset_id"),
         ("site.json", "assets[2].protocols[0].stopbits"),
         ("meter.yaml", "registers"),
     }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("negative capacity", "same unit on one port"),
+        ("negative capacity", "equal asset ids"),
+        ("negative capacity", "missing map"),
+        ("negative capacity", "unknown measurement"),
+        ("unknown fallback command", "int32 over int16"),
+        ("negative PV rating", "two stop bits on one line"),
+        ("protected meter", "address of another host"),
+        ("unit 248 on a line", "address of another host"),
+        ("missing map folder", "address of another host"),
+        ("unknown type", "unknown command"),
+        ("scale 0", "unknown measurement"),
+    ],
+    ids=" and ".join,
+)
+def test_a_fault_does_not_hide_another(site: Path, names: tuple[str, str]) -> None:
+    for fault in (fault for fault in (*SITE_FAULTS, *MAP_FAULTS) if fault.name in names):
+        spoil(site.parent / "maps" / "bess.yaml" if fault in MAP_FAULTS else site, fault)
+    expected = {fault.place for fault in (*SITE_FAULTS, *MAP_FAULTS) if fault.name in names}
+    assert {place for _, place, _ in faults_of(site)} == expected
+
+
+def test_the_map_of_another_type_of_device_is_one_fault(site: Path) -> None:
+    shipped = shipped_maps() / "pv_inverter_modbus.yaml"
+    (site.parent / "maps" / "bess.yaml").write_text(shipped.read_text())
+    ((file, place, message),) = faults_of(site)
+    assert (Path(file).name, place) == ("bess.yaml", "device_type")
+    assert message == (
+        '"pv_inverter" is not allowed for an asset of type bess; use a map of that type, such as '
+        "bess_modbus.yaml (used by assets[0].protocols[0])"
+    )
+
+
+@pytest.mark.parametrize("device_type", ["bess", "my battery"])
+def test_a_misspelt_name_is_told_unless_the_map_is_of_another_type(site: Path, device_type: str) -> None:
+    file = site.parent / "maps" / "bess.yaml"
+    file.write_text(MAP.replace("device_type: bess", f"device_type: {device_type}").replace("_w,", "_kw,"))
+    ((_, place, message),) = faults_of(site)
+    assert place == "registers[1].internal_name"
+    assert "closest is active_power_w" in message
+
+
+def test_a_map_that_says_another_type_but_fits_is_good(site: Path) -> None:
+    file = site.parent / "maps" / "bess.yaml"
+    file.write_text(MAP.replace("device_type: bess", "device_type: chp"))
+    assert check_site(site)
 
 
 def objects_and_lists(document: Any) -> Iterator[Any]:

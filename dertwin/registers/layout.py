@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from dertwin.config_errors import ConfigError, show, use
 from dertwin.registers.codec import Codec
-from dertwin.registers.map import MapErrors, RegisterMap, overlaps
+from dertwin.registers.map import MapErrors, RegisterMap, Sound, overlaps
 from dertwin.registers.register import COIL, DISCRETE_INPUT, HOLDING, TABLES, Register
 
 # Classic name -> SI name and factor: classic value = SI value x factor.
@@ -100,7 +100,7 @@ def bind(
     """
     faults = [
         *overlaps(enumerate(register_map.registers), register_map.file),
-        *_faults(register_map, fields, ranges, classic),
+        *unknown_names(register_map.sound(), register_map.file, fields, ranges, classic),
     ]
     if faults:
         raise MapErrors(faults)
@@ -137,18 +137,18 @@ def _si(name: str, classic: Classic) -> tuple[str, float]:
     return classic.get(name, (name, 1.0))
 
 
-def _faults(
-    register_map: RegisterMap, fields: Sequence[str], ranges: Mapping[str, Accepts], classic: Classic
+def unknown_names(
+    sound: Sound, file: str, fields: Sequence[str], ranges: Mapping[str, Accepts], classic: Classic
 ) -> Iterator[ConfigError]:
-    texts = register_map.identification.texts()
-    for index, register in enumerate(register_map.registers):
+    """Yield a fault for each name in a map that a device does not have; see bind."""
+    for index, register in sound.registers:
         known, what = (fields, "measurement") if register.direction == "read" else (tuple(ranges), "command")
         for key, name in register.names:
-            if _si(name, classic)[0] in known or (register.type == "string" and name in texts):
+            if _si(name, classic)[0] in known or (register.type == "string" and name in sound.texts):
                 continue
             spellings = [n for n in (*known, *classic) if _si(n, classic)[0] in known]
             message = f"{show(name)} is no {what} of this device; {use(spellings, name)}"
-            yield ConfigError(register_map.file, f"registers[{index}].{key}", message)
+            yield ConfigError(file, f"registers[{index}].{key}", message)
 
 
 def _offsets(register_map: RegisterMap) -> tuple[dict[tuple[int, int], int], int]:

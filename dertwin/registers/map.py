@@ -1,9 +1,10 @@
 """Register maps: which register shows which measurement or takes which command, read from YAML."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, PrivateAttr, ValidationError
 
@@ -13,8 +14,20 @@ from dertwin.registers.register import COIL, DISCRETE_INPUT, HOLDING, INPUT, TAB
 from dertwin.schema import FrozenModel
 
 
+class Sound(NamedTuple):
+    """What of a register map has no faults: entries after their index, and texts that they may show."""
+
+    device_type: str = ""
+    registers: Sequence[tuple[int, Register]] = ()
+    texts: Mapping[str, str] = MappingProxyType({})
+
+
 class MapErrors(ConfigErrors):
-    """A register map cannot be used; `errors` are all its faults."""
+    """A register map cannot be used; `errors` are all its faults, `sound` is what has none."""
+
+    def __init__(self, errors: Sequence[ConfigError], sound: Sound | None = None) -> None:
+        super().__init__(errors)
+        self.sound = sound or Sound()
 
 
 class Identification(FrozenModel):
@@ -53,6 +66,10 @@ class RegisterMap(FrozenModel):
     def file(self) -> str:
         """Return the file the map was loaded from; empty if from none."""
         return self._file
+
+    def sound(self) -> Sound:
+        """Return all of it: a map that could be loaded has no faults in itself."""
+        return Sound(self.device_type or "", tuple(enumerate(self.registers)), self.identification.texts())
 
     def identification_objects(self) -> Mapping[int, bytes]:
         """Return the objects of function 43/14; vendor, product code and revision are always among them."""
@@ -105,9 +122,12 @@ def load_map(path: str | Path) -> RegisterMap:
         errors += validation_errors(error, RegisterMap, document, file)
     # Also the good entries of a bad map are compared, so that all faults are shown at once.
     entries = document.get("registers")
-    errors += overlaps(_good(entries if isinstance(entries, list) else ()), file)
+    good = list(_good(entries if isinstance(entries, list) else ()))
+    errors += overlaps(good, file)
     if errors:
-        raise MapErrors(errors)
+        # Which texts a bad map has is not known, so nothing is said about the entries that show them.
+        numbers = [(index, register) for index, register in good if register.type != "string"]
+        raise MapErrors(errors, Sound(str(document.get("device_type")), numbers))
     register_map._file = file
     return register_map
 

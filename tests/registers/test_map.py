@@ -232,7 +232,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         max_leaves=20,
     )
 )
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_any_document_is_a_map_or_is_refused_in_lines(tmp_path_factory: Any, content: object) -> None:
     path = tmp_path_factory.getbasetemp()
     for document in ({"registers": content}, {"registers": [content]}, content):
