@@ -18,7 +18,7 @@ try:
     from bench.cli import EX_CONFIG
     from bench.container import METRICS_PORT, Bridge, bridges
     from dertwin.bindings import RtuBinding, TcpBinding
-    from dertwin.config import SiteConfig, places, read_site
+    from dertwin.config import SiteConfig, read_site
     from dertwin.config_errors import ConfigError, ConfigErrors, show
     from dertwin.config_links import pair_path
 except ImportError as error:
@@ -80,8 +80,8 @@ def check(file: Path) -> SiteConfig:
         check_site(file)
     except ConfigErrors as found:
         errors += found.errors
-    for index, asset in site.assets.items():
-        for place, binding in places(site.document, index, asset):
+    for part in site.parts.values():
+        for place, binding in part.bindings.items():
             errors += (
                 ConfigError(str(file), f"{place}.{key}", problem) for key, problem in _misfits(binding)
             )
