@@ -102,11 +102,11 @@ class Disturbance:
             self.count(self.deaf)
             return NOTHING
         hit = self._hit(device, unit_id, request)
+        # Where there is no reply, nothing else has one to act on.
+        hit = [each for each in hit if isinstance(each.fault, NoReply)] or hit
         reply = respond(request) if all(each.fault.arrives for each in hit) else b""
         for each in hit:
             reply = self._replied(each, unit_id, request, reply)
-        if any(isinstance(each.fault, NoReply) for each in hit):
-            return NOTHING
         return Outcome(hit, reply, sum(each.fault.late_s for each in hit))
 
     def answer(self, device: str, header: Header, request: bytes, respond: Respond) -> list[Chunk]:

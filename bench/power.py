@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 
 from bench.links.link import LinkDown
+from bench.links.pty import die_with_parent
 from dertwin.bindings import GpioPower, UsbPower
 
 _PACKAGES = {"uhubctl": "uhubctl", "gpioset": "gpiod"}
@@ -61,6 +62,7 @@ async def _start(command: list[str]) -> asyncio.subprocess.Process:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            preexec_fn=die_with_parent(),
         )
     except OSError as error:
         raise LinkDown(f"{command[0]} cannot be started: {error.strerror}") from error

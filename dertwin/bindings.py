@@ -1,9 +1,10 @@
 """How a device is reached: the entries of an asset's `protocols`."""
 
+import re
 from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
 
 from dertwin.port_match import PortMatch
 from dertwin.schema import FrozenModel
@@ -57,10 +58,22 @@ class Rs485(FrozenModel):
     delay_after_ms: int = Field(default=0, ge=0, le=100)
 
 
+def _hub(text: str) -> str:
+    if not re.fullmatch(r"[0-9]+(-[0-9]+(\.[0-9]+)*)?", text):
+        raise ValueError(f'"{text}" is not allowed; use a hub as uhubctl lists it, e.g. "1-1.4"')
+    return text
+
+
+def _chip(text: str) -> str:
+    if not re.fullmatch(r"(/dev/)?gpiochip[0-9]+", text):
+        raise ValueError(f'"{text}" is not allowed; use a chip as gpiodetect lists it, e.g. "gpiochip0"')
+    return text
+
+
 class UsbPower(FrozenModel):
     """A port of a USB hub that can switch its power; `hub` and `port` as the program uhubctl lists them."""
 
-    hub: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+(\.[0-9]+)*)?$")]
+    hub: Annotated[str, AfterValidator(_hub)]
     port: int = Field(ge=1, le=255)
 
 
@@ -71,7 +84,7 @@ class GpioPower(FrozenModel):
     driven: wire the relay so that the adapter then works.
     """
 
-    chip: Annotated[str, Field(pattern=r"^[A-Za-z0-9/][A-Za-z0-9_./-]*$")] = "gpiochip0"
+    chip: Annotated[str, AfterValidator(_chip)] = "gpiochip0"
     line: int = Field(ge=0, le=1023)
     level: Literal[0, 1] = 1
 

@@ -4,9 +4,12 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from random import Random
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from structlog.testing import capture_logs
 from support.faults import link_fault, wire_fault
@@ -14,7 +17,7 @@ from support.sites import READ_SETPOINT, battery, rtu, setpoint_is, site, write_
 
 from bench.app import Bench
 from bench.check import check_site
-from bench.disturbance import Disturbance
+from bench.disturbance import Disturbance, Ongoing
 from bench.exposition import exposition
 from bench.faults import Faults
 from bench.links.link import ModbusLink
@@ -22,7 +25,7 @@ from bench.metrics import registry
 from dertwin.config_errors import validation_errors
 from dertwin.functions import FUNCTIONS, touched
 from dertwin.scenario.link import LinkFault
-from dertwin.scenario.wire import WireFault
+from dertwin.scenario.wire import Header, WireFault
 
 MODELS = {
     get_args(model.model_fields[key].annotation)[0]: model
@@ -134,11 +137,14 @@ def test_a_link_fault_that_cannot_be_says_what_to_use(document: dict[str, Any], 
 @pytest.mark.parametrize(
     ("power", "message"),
     [
-        ({"hub": "1-1; reboot", "port": 1}, "hub"),
-        ({"hub": "--help", "port": 1}, "hub"),
-        ({"line": 3, "chip": "-c"}, "chip"),
+        (
+            {"hub": "1-1; reboot", "port": 1},
+            'hub: "1-1; reboot" is not allowed; use a hub as uhubctl lists it',
+        ),
+        ({"hub": "--help", "port": 1}, 'hub: "--help" is not allowed; use a hub as uhubctl lists it'),
+        ({"line": 3, "chip": "-c"}, 'chip: "-c" is not allowed; use a chip as gpiodetect lists it'),
         ({"line": -1}, "line: -1 is not allowed; use an integer from 0 to 1023"),
-        ({}, "hub: is missing"),
+        ({"port": 1}, "hub: is missing; use a text"),
     ],
 )
 def test_a_power_switch_is_nothing_but_a_place(
@@ -337,6 +343,23 @@ def test_faults_are_logged_when_they_begin_and_end(stepped: Stepped) -> None:
         ("fault ended", "no_reply"),
     ]
     assert log[1]["acted"] == 1
+
+
+PDUS = st.binary(min_size=1, max_size=253)
+NOISY = st.sampled_from([kind for kind in WIRE if kind != "no_reply"])
+
+
+@given(kinds=st.lists(NOISY, max_size=6), asked=PDUS, reply=PDUS)
+def test_any_faults_together_leave_something_to_send(kinds: list[str], asked: bytes, reply: bytes) -> None:
+    ongoing = [
+        Ongoing(wire_fault(kind, **({"delay_s": 1.0} if kind == "late_reply" else {})), 0.0, Random(kind))
+        for kind in kinds
+    ]
+    disturbance = Disturbance("rtu line", ongoing, lambda ongoing: None)
+    for header in (Header(1), Header(1, 65535)):
+        chunks = disturbance.answer("bess-1", header, asked, lambda pdu: reply)
+        assert all(chunk.data for chunk in chunks)
+        assert chunks
 
 
 def test_an_undisturbed_exchange_is_just_that() -> None:

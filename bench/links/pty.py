@@ -51,7 +51,8 @@ async def virtual_pair(path: str) -> AsyncIterator[None]:
             f"pty,rawer,mode=0666,link={client_end(path)}",
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            preexec_fn=_die_with_parent(),
+            # Else it would go on serving a dead line.
+            preexec_fn=die_with_parent(),
         )
     except FileNotFoundError as error:
         raise LinkDown("socat is not installed; install the package socat") from error
@@ -104,8 +105,8 @@ async def _wait_until_linked(socat: asyncio.subprocess.Process, ends: tuple[str,
     raise LinkDown(f"{ends[0]}: socat did not make it within {APPEAR_TIMEOUT_S:g} s")
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """Return what ends socat when this process is killed: else it would go on serving a dead line."""
+def die_with_parent() -> Callable[[], None] | None:
+    """Return what ends a program that we start when this process is killed, to call before it begins."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl

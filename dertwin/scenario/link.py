@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from dertwin.bindings import Baudrate
 from dertwin.scenario.wire import RTU, RTU_OVER_TCP, TCP, Text
@@ -23,6 +23,9 @@ class WholeLinkFault(FrozenModel):
     `link` is its name as in the metrics (`tcp 0.0.0.0:502`, `rtu /dev/ttyUSB0`); with `device` all links of
     a device are meant that can have the fault, and with neither all of the site.
     """
+
+    # Most runs have no faults: their models take a tenth of a start.
+    model_config = ConfigDict(defer_build=True)
 
     links: ClassVar[Collection[str]]
     # Whether requests get neither to the devices nor an answer meanwhile.

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from random import Random
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from dertwin.config_errors import use
 from dertwin.functions import FUNCTIONS, FunctionName, touched
@@ -86,6 +86,9 @@ class ExchangeFault(FrozenModel):
     these with `probability`. It ends after `duration` (s) or when it has acted `count` times, whichever
     comes first; one of the two is needed.
     """
+
+    # Most runs have no faults: their models take a tenth of a start.
+    model_config = ConfigDict(defer_build=True)
 
     links: ClassVar[Collection[str]] = EVERY_LINK
     # Whether a client that checks what it receives takes the reply for none at all.

@@ -1,6 +1,7 @@
 """What clients see when a whole link has a fault: a TCP address, a serial line, its adapter."""
 
 import fcntl
+import json
 import os
 import select
 import socket
@@ -22,7 +23,9 @@ from support.service import free_port, wait_for
 from support.sites import READ_MOST, READ_SETPOINT, battery, rtu, site
 from support.tcp import Client, ask, frame
 
+from bench.check import check_site
 from bench.links.serial import SerialLink
+from bench.recorder import Kind, Recorder
 from dertwin.modbus.rtu import frame as rtu_frame
 
 SETPOINT = b"\x03\x02\x00\x00"
@@ -404,3 +407,35 @@ def test_faults_stay_with_links_that_come_later(tmp_path: Path) -> None:
         (first, second) = bench.bench.links.values()
         assert not isinstance(first, SerialLink)
         assert bench.bench.faults.acted() == {("exception", first.name): 1, ("exception", second.name): 1}
+
+
+def test_faults_outlast_a_reload_that_opens_links_anew(tmp_path: Path) -> None:
+    port, other = free_port(), free_port()
+    assets = [battery({"port": port}), battery({"port": other})]
+    with running(site(tmp_path, *assets, real_time=False), tmp_path) as bench:
+        faults = bench.bench.faults
+        bench.call(faults.start, link_fault("refuse", link=f"tcp 127.0.0.1:{port}"))
+        bench.call(faults.start, wire_fault("exception", device="bess-2", duration=60))
+        for asset in assets:
+            asset["protocols"][0]["max_connections"] = 5
+        (tmp_path / "site.json").write_text(json.dumps(site(tmp_path, *assets, real_time=False)))
+        bench.wait(bench.bench.reload(check_site(tmp_path / "site.json")))
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", other)) == 0)
+        assert ask(other) == b"\x83\x06"
+        with pytest.raises(ConnectionRefusedError):
+            Client(port)
+        bench.call(faults.clear)
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        assert ask(port) == ask(other) == SETPOINT
+
+
+def test_the_recorder_has_what_went_over_the_wire(tmp_path: Path) -> None:
+    port, recorder = free_port(), Recorder()
+    with running(site(tmp_path, battery({"port": port})), tmp_path, recorder) as bench:
+        bench.call(bench.bench.faults.start, wire_fault("truncated", size=4, count=1))
+        bench.call(bench.bench.faults.start, wire_fault("no_reply", functions=[4], count=1))
+        with Client(port) as client:
+            client.send(frame(1, b"\x04\0\0\0\1") + frame(2, READ_SETPOINT))
+            cut = client.socket.recv(256)
+    assert cut == frame(2, SETPOINT)[:-4]
+    assert [each.data for each in recorder.frames() if each.kind is Kind.SENT] == [cut]
