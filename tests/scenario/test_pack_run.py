@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import yaml
 from support.packs import RATED_W, SITE, WITH
 
 from bench.check import CheckedSite, check_site
-from bench.plant import Plant, run_ems
+from bench.plant import Ems, NoReply, Plant, Refused, run_ems
 from dertwin.scenario.actions import Action, action_of
 from dertwin.scenario.check import action_problems
 from dertwin.scenario.document import load_scenario
@@ -17,6 +17,9 @@ from dertwin.scenario.packs import PACKS
 from dertwin.scenario.record import Requirement
 from dertwin.scenario.signals import Memory, reader
 from dertwin.site import build_site
+
+WIRE_FAULTS = "wire_fault" in {kind.__metadata__[-1].tag for kind in get_args(get_args(Action)[0])}
+wire_faults = pytest.mark.skipif(not WIRE_FAULTS, reason="scenarios have no wire faults yet")
 
 Power = Callable[[Plant], float]
 
@@ -26,7 +29,7 @@ def checked() -> CheckedSite:
     return check_site(SITE)
 
 
-def ems(power: Power, every_s: float) -> Callable[[Plant], Iterator[float]]:
+def ems(power: Power, every_s: float) -> Ems:
     """Return an EMS that writes what `power` (W) says, every so often."""
 
     def run(plant: Plant) -> Iterator[float]:
@@ -41,12 +44,17 @@ def ems(power: Power, every_s: float) -> Callable[[Plant], Iterator[float]]:
 def verdict(
     folder: Path, checked: CheckedSite, pack: str, power: Power, every_s: float = 0.1
 ) -> dict[str, Requirement]:
+    return verdict_on(folder, checked, pack, ems(power, every_s))
+
+
+def verdict_on(
+    folder: Path, checked: CheckedSite, pack: str, run: Ems, **more: Any
+) -> dict[str, Requirement]:
     path = folder / "scenario.yaml"
-    path.write_text(
-        yaml.safe_dump({"scenario": "test", "steps": [{"do": {"verdict": pack, "with": WITH[pack]}}]})
-    )
+    steps = [{"do": {"verdict": pack, "with": WITH[pack] | more}}]
+    path.write_text(yaml.safe_dump({"scenario": "test", "steps": steps}))
     loaded = load_scenario(path, build_site(checked.config).devices)
-    (case,) = run_ems(checked, loaded, ems(power, every_s)).cases
+    (case,) = run_ems(checked, loaded, run).cases
     (found,) = case.verdicts
     assert found.title == PACKS[pack].title
     return {requirement.name: requirement for requirement in found.requirements}
@@ -70,8 +78,7 @@ def droop(none_hz: float, full_hz: float) -> Power:
 def test_the_plan_of_each_pack_can_be_carried_out(pack: str, checked: CheckedSite) -> None:
     devices = build_site(checked.config).devices
     plan = PACKS[pack].plan(PACKS[pack].params.model_validate(WITH[pack]))
-    kinds = {kind.__metadata__[-1].tag for kind in get_args(get_args(Action)[0])}
-    if "wire_fault" not in kinds and any("wire_fault" in action for _, action in plan.actions):
+    if not WIRE_FAULTS and any("wire_fault" in action for _, action in plan.actions):
         pytest.skip("scenarios have no wire faults yet")
     for at_s, document in plan.actions:
         assert 0.0 <= at_s < plan.duration_s
@@ -139,3 +146,45 @@ def test_polite_and_impolite_ems_are_told_apart(tmp_path: Path, checked: Checked
     assert unmet(verdict(tmp_path, checked, "manners", steady, every_s=1.0)) == []
     hasty = verdict(tmp_path, checked, "manners", steady, every_s=0.05)
     assert {"bess-1: request rate", "bess-1: writes within 1 s"} & set(unmet(hasty))
+
+
+def stubborn(gives_up: bool) -> Ems:
+    """Return an EMS that discharges with 10 kW and goes on after a lost reply, or stays away from then on."""
+
+    def run(plant: Plant) -> Iterator[float]:
+        while True:
+            try:
+                plant.read("energy_meter-1", "active_power")
+                plant.write("bess-1", "start_stop_standby", 1)
+                plant.write("bess-1", "active_power_setpoint", 10_000)
+            except NoReply:
+                if gives_up:
+                    return
+            except Refused:
+                pass
+            yield 1.0
+
+    return run
+
+
+@wire_faults
+def test_a_cut_off_battery_is_safe_with_a_watchdog_and_not_without(
+    tmp_path: Path, checked: CheckedSite
+) -> None:
+    bess, meter = SITE["assets"]
+    guarded = check_site(SITE | {"assets": [bess | {"watchdog": {"timeout_s": 15.0}}, meter]})
+    safe = verdict_on(tmp_path, guarded, "comm_loss", stubborn(gives_up=False))
+    assert unmet(safe) == []
+    name = "1. bess-1 loses requests: bess-1.active_power_w is safe"
+    # The last request was up to a second before the cut.
+    assert safe[name].measured == pytest.approx(15.0, abs=1.2)
+    assert unmet(verdict_on(tmp_path, checked, "comm_loss", stubborn(gives_up=False))) == [name]
+    assert unmet(verdict_on(tmp_path, guarded, "comm_loss", stubborn(gives_up=True))) == [
+        "1. bess-1 loses requests: talks again", "1. bess-1 loses requests: commands again",
+    ]  # fmt: skip
+
+
+@wire_faults
+def test_an_ems_that_takes_busy_and_silence_well_passes(tmp_path: Path, checked: CheckedSite) -> None:
+    both = {"busy_device": "bess-1", "silent_device": "energy_meter-1"}
+    assert unmet(verdict_on(tmp_path, checked, "manners", stubborn(gives_up=False), **both)) == []
