@@ -2,9 +2,9 @@
 
 usage: python tests/benchmark/run.py [--markdown FILE] [GROUP ...]
 
-Groups: tcp, seam, rtu, bus, start, scrape, twin, memory; without any, all of them. With --markdown the table
-replaces what stands between the two marker lines of FILE. Everything runs on the loopback and on virtual
-serial ports; it takes four minutes and wants an otherwise idle machine.
+Groups: tcp, seam, rtu, bus, start, scrape, twin, recorder, memory; without any, all of them. With --markdown
+the table replaces what stands between the two marker lines of FILE. Everything runs on the loopback and
+on virtual serial ports; it takes four minutes and wants an otherwise idle machine.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import bus_figures
 import memory_figures
+import recorder_figures
 import rtu_figures
 import scrape_figures
 import seam_figures
@@ -34,6 +35,7 @@ GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "start": start_figures.figures,
     "scrape": scrape_figures.figures,
     "twin": twin_figures.figures,
+    "recorder": recorder_figures.figures,
     "memory": memory_figures.figures,
 }
 

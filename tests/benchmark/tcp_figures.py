@@ -46,7 +46,7 @@ def figures(folder: Path) -> list[Figure]:
             for load in (WIDE, DEEP):
                 for name, (process, port) in servers.items():
                     try:
-                        run = _measure(generator, process, port, load)
+                        run = measure(generator, process, port, load)
                         runs[load][name].append(run)
                     except Missing as error:
                         missing.append(f"{name} failed: {error}")
@@ -75,7 +75,8 @@ def _start_servers(folder: Path, stack: ExitStack) -> tuple[dict[str, tuple[Proc
     return servers, missing
 
 
-def _measure(generator: str, process: Process, port: int, load: Load) -> Run:
+def measure(generator: str, process: Process, port: int, load: Load) -> Run:
+    """Load a server for a while. Raises Missing if it does not hold."""
     arguments = [generator, *map(str, (port, *load, SECONDS, process.pid))]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=SECONDS + 10)
     if done.returncode:
