@@ -25,7 +25,7 @@ MAX_BYTES = 8 * 1024 * 1024
 MAX_AGE_S = 600.0
 BLOCK_STEPS, BLOCK_S = 600, 60.0
 # What Python needs for a step, and for each command or count in it.
-STEP_BYTES, ITEM_BYTES = 200, 100
+STEP_BYTES, ITEM_BYTES = 320, 100
 
 
 class Step(NamedTuple):

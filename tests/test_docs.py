@@ -15,6 +15,7 @@ from support.service import free_port, service
 
 from bench.appliance.settings import BenchConfig, read_settings
 from bench.cli import _parser
+from bench.pcapng import decoding
 from dertwin.bindings import Binding
 from dertwin.config import SiteConfig
 from dertwin.registers.map import load_map
@@ -107,6 +108,18 @@ def test_the_settings_of_the_appliance_are_those_there_are(tmp_path: Path) -> No
     (block,) = blocks("docs/appliance.md", "yaml")
     (tmp_path / "bench.yaml").write_text(block)
     assert read_settings(tmp_path / "bench.yaml").errors == []
+
+
+def test_the_commands_of_the_recorder_exist() -> None:
+    found = re.findall(r"^dertwin ([^#\n]*)", "\n".join(blocks("docs/recorder.md", "sh")), re.MULTILINE)
+    assert len(found) == 4
+    for line in found:
+        _parser().parse_args(line.split())
+
+
+def test_wireshark_is_called_as_the_page_on_the_recorder_says() -> None:
+    links = ["tcp 0.0.0.0:502", "tcp 0.0.0.0:55001", "rtu-over-tcp 0.0.0.0:55002", "rtu pty:line"]
+    assert " ".join(["tshark -r frames.pcapng", *decoding(links)]) in (ROOT / "docs/recorder.md").read_text()
 
 
 def test_the_example_map_is_good(tmp_path: Path) -> None:

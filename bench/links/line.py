@@ -162,7 +162,7 @@ class Line:
         except OSError as error:
             self._broken(error.strerror or str(error))
             return False
-        if self._tap:
+        if self._tap and sent:
             self._tap(SENT, now, data[:sent])
         counters = self.decoder.counters
         self.decoder.last_reply = data
