@@ -91,4 +91,4 @@ async def _still_runs(process: asyncio.subprocess.Process, command: list[str]) -
 
 def _failed(command: list[str], status: int, stderr: bytes) -> LinkDown:
     told = stderr.decode(errors="replace").strip().splitlines()
-    return LinkDown(f"{' '.join(command)}: {told[-1] if told else f'exit status {status}'}")
+    return LinkDown(f"{' '.join(command)}: {told[0] if told else f'exit status {status}'}")

@@ -313,7 +313,7 @@ echo "$@" >>{told}
 while :; do sleep 0.05; done
 """
 BROKEN = """#!/bin/sh
-echo "No compatible devices detected!" >&2
+printf "No compatible devices detected at location 1-1!\nRun with -h to get usage info.\n" >&2
 exit 1
 """
 
@@ -374,7 +374,7 @@ def test_a_switch_that_fails_is_told_and_harms_nobody(
     with running(config, tmp_path) as bench, capture_logs() as log:
         bench.call(bench.bench.faults.start, link_fault("unplugged"))
         wait_for(lambda: [line for line in log if line["event"] == "power not switched"])
-        assert "No compatible devices detected!" in str(log)
+        assert "No compatible devices detected at location 1-1!" in str(log)
         assert not adapter.is_open()
         assert ask(port) == SETPOINT
         bench.call(bench.bench.faults.clear)
