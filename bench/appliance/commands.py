@@ -26,6 +26,8 @@ def add_commands(commands: Any) -> None:
     parts = appliance.add_subparsers(required=True, metavar="PART")
     setup = parts.add_parser("setup", parents=[where], help="make the box what its card says; at each boot")
     setup.set_defaults(command=_setup)
+    take = parts.add_parser("site", parents=[where], help="take a site that has come in; before the service")
+    take.set_defaults(command=_take)
     watch = parts.add_parser("watch", parents=[where], help="keep status.txt and the light true; for ever")
     watch.set_defaults(command=_watch)
 
@@ -50,8 +52,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _places(options: argparse.Namespace) -> Places:
+    import os
+
     from bench.appliance.places import Places
 
+    os.umask(0o022)  # whoever calls us may have a stricter one, and others must read what we write
     return Places(options.card, options.data, options.root)
 
 
@@ -59,6 +64,12 @@ def _setup(options: argparse.Namespace) -> int:
     from bench.appliance.setup import set_up
 
     return set_up(_places(options))
+
+
+def _take(options: argparse.Namespace) -> int:
+    from bench.appliance.setup import take_site
+
+    return _tried(lambda: take_site(_places(options)))
 
 
 def _watch(options: argparse.Namespace) -> int:

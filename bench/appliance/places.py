@@ -31,6 +31,11 @@ class Places(NamedTuple):
         return self.data / "sites"
 
     @property
+    def incoming(self) -> Path:
+        """Return the folder into which a site may be copied over SSH, as `site.json` or `site.yaml`."""
+        return self.data / "incoming"
+
+    @property
     def served(self) -> Path:
         """Return the folder that the service reads."""
         return self.root / "etc/dertwin"
@@ -50,7 +55,7 @@ def writable(card: Path) -> Iterator[None]:
     if not os.statvfs(card).f_flag & os.ST_RDONLY:
         yield
         return
-    _remount(card, "rw")
+    _remount(card, "rw,async")  # what must be on the card at once is waited for by its writer
     try:
         yield
     finally:

@@ -15,13 +15,14 @@ import structlog
 
 from bench.appliance.identity import keep_host_key, unique_name, version
 from bench.appliance.places import Places
-from bench.appliance.report import Report, tell
+from bench.appliance.report import Report, load_report, tell
 from bench.appliance.settings import BenchConfig, Metrics, Settings, read_settings
-from bench.appliance.sites import choose, serve
+from bench.appliance.sites import choose, open_ports, serve
 from bench.appliance.system_files import (
     AUTHORIZED_KEYS,
     SECRETS,
     SSH_SERVER,
+    USER,
     WEB_CONFIG,
     ssh_server,
     system_files,
@@ -50,8 +51,9 @@ class Attempts:
         except subprocess.CalledProcessError as error:
             told = (error.stderr or "").strip() or f"status {error.returncode}"
             self.faults.append(f"{what}: {error.cmd[0]}: {told}")
-        except OSError as error:
-            self.faults.append(f"{what}: {reason(error)}")
+        except (OSError, LookupError) as error:
+            told = reason(error) if isinstance(error, OSError) else str(error)
+            self.faults.append(f"{what}: {told}")
         return None
 
 
@@ -73,11 +75,29 @@ def set_up(places: Places) -> int:
         settings_faults=[str(error) for error in errors],
         system_faults=attempt.faults,
     )
-    report = attempt("site", lambda: serve(places, choose(places), config.metrics, report)) or report
+    attempt("incoming sites", lambda: _make_incoming(places))
+    chosen = choose(places)
+    report = attempt("site", lambda: serve(places, chosen, report)) or report
+    attempt("firewall", lambda: open_ports(places, chosen, config.metrics))
     attempt("report", lambda: report.save(places))
     attempt("status.txt", lambda: tell(places, report))
     for fault in [*report.settings_faults, *report.site_faults, *attempt.faults]:
         log.error("set-up found a fault", fault=fault)
+    return 0
+
+
+def take_site(places: Places) -> int:
+    """Choose the site again, and serve it from now on; for the start of the service.
+
+    Raises OSError or CalledProcessError.
+    """
+    set_up_logging()
+    chosen = choose(places)
+    report = serve(places, chosen, load_report(places))
+    report.save(places)
+    open_ports(places, chosen, read_settings(places.settings).config.metrics)
+    for fault in report.site_faults:
+        log.error("site refused", fault=fault)
     return 0
 
 
@@ -111,6 +131,12 @@ def _write_system_files(places: Places, config: BenchConfig, name: str) -> None:
     if places.live:
         # The kernel has the name of the image since it started.
         socket.sethostname(name)
+
+
+def _make_incoming(places: Places) -> None:
+    places.incoming.mkdir(exist_ok=True)
+    if places.live:
+        shutil.chown(places.incoming, USER, USER)
 
 
 def _write_ssh_server(places: Places) -> None:

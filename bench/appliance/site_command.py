@@ -17,7 +17,7 @@ from bench.appliance.remote import over_ssh
 from bench.appliance.report import load_report
 from bench.appliance.settings import read_settings
 from bench.appliance.site_files import SiteFiles, find_config, gather
-from bench.appliance.sites import Chosen, put, roll_back, serve
+from bench.appliance.sites import Chosen, open_ports, put, roll_back, serve
 from bench.check import check_site
 from dertwin.config_errors import ConfigError, ConfigErrors
 
@@ -73,9 +73,9 @@ def _changing(places: Places) -> Iterator[None]:
 
 
 def _serve(places: Places, chosen: Chosen) -> int:
-    metrics = read_settings(places.settings).config.metrics
-    report = serve(places, chosen, metrics, load_report(places))
+    report = serve(places, chosen, load_report(places))
     report.save(places)
+    open_ports(places, chosen, read_settings(places.settings).config.metrics)
     if places.live:
         # A service that runs goes on with what stays the same; one that has failed is started.
         reload = ["systemctl", "reload-or-restart", "dertwin.service"]

@@ -47,10 +47,12 @@ def gather(config: Path) -> SiteFiles:
     files = {name: config.read_bytes()}
     root = document.get("register_map_root") if isinstance(document, dict) else None
     folders = [config.parent, *([config.parent / root] if isinstance(root, str) else [])]
+    below = config.parent.resolve()  # a link must not lead to the files of others
     for text in _texts(document):
         for path in (Path(os.path.normpath(folder / text)) for folder in folders):
             with contextlib.suppress(OSError, ValueError):  # most texts are no names of files
-                if path != config and path.is_relative_to(config.parent) and path.is_file():
+                inside = path.is_relative_to(config.parent) and path.resolve().is_relative_to(below)
+                if inside and path != config and path.is_file():
                     files[str(path.relative_to(config.parent))] = path.read_bytes()
     return files
 

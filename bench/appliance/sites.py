@@ -1,4 +1,4 @@
-"""Which site a box serves: the card's, one put over SSH, the last good one, or the demo.
+"""Which site a box serves: the card's, one put in place over SSH, the last good one, or the demo.
 
 Good sites are kept in numbered folders; `current` and `previous` are links to two of them. What is on the
 card counts once, when it is new: `card` has the checksum of what was looked at last.
@@ -46,52 +46,79 @@ class Chosen(NamedTuple):
 
 
 def choose(places: Places) -> Chosen:
-    """Take a new site from the card if it is good, else the best there is."""
+    """Take a new site from the card, or one that has come in, if it is good; else the best there is."""
     kept, faults = KeptSites(places.sites), list[ConfigError]()
-    try:
-        config = find_config(places.user_files)
-        if config and kept.card_is_new(files := gather(config)):
-            checked = check_site(config, served_here=False)
-            try:
-                kept.adopt(files)
-                kept.note_card(files)
-            except OSError as error:
-                faults.append(ConfigError(str(places.sites), "", f"the site cannot be kept: {reason(error)}"))
-                return Chosen(config, checked, ON_THE_CARD, faults)
-    except ConfigErrors as found:
-        faults += found.errors
+    for take in (_from_the_card, _that_came_in):
+        try:
+            if chosen := take(places, kept):
+                return chosen._replace(faults=[*faults, *chosen.faults])
+        except (ConfigErrors, OSError) as found:
+            faults += _faults(found)
     for name in ("current", "previous"):
         try:
             if config := kept.config(name):
                 return Chosen(config, check_site(config, served_here=False), _origin(kept, config), faults)
-        except ConfigErrors as found:
-            faults += found.errors
+        except (ConfigErrors, OSError) as found:
+            faults += _faults(found)
     return Chosen(demo_site(), check_site(demo_site(), served_here=False), "the demo site", faults)
 
 
-def serve(places: Places, chosen: Chosen, metrics: Metrics, report: Report) -> Report:
-    """Put a site where the service reads it, open its ports, and return the report with it.
+def _from_the_card(places: Places, kept: "KeptSites") -> Chosen | None:
+    """Keep the site of the card if it is new and good; return it only if it cannot be kept."""
+    config = find_config(places.user_files)
+    if config is None or not kept.card_is_new(files := gather(config)):
+        return None
+    checked = check_site(config, served_here=False)
+    try:
+        kept.adopt(files)
+        kept.note_card(files)
+    except OSError as error:
+        problem = ConfigError(str(places.sites), "", f"the site cannot be kept: {reason(error)}")
+        return Chosen(config, checked, ON_THE_CARD, [problem])
+    return None
 
-    Raises OSError or CalledProcessError.
-    """
+
+def _that_came_in(places: Places, kept: "KeptSites") -> None:
+    """Keep a site that was copied to the box over SSH, if it is good."""
+    if config := find_config(places.incoming):
+        check_site(config, served_here=False)
+        kept.adopt(gather(config))
+        _forget_incoming(places)
+
+
+def _forget_incoming(places: Places) -> None:
+    for path in places.incoming.glob("*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _faults(found: ConfigErrors | OSError) -> Sequence[ConfigError]:
+    return found.errors if isinstance(found, ConfigErrors) else [ConfigError("", "", reason(found))]
+
+
+def serve(places: Places, chosen: Chosen, report: Report) -> Report:
+    """Put a site where the service reads it, and return the report with it. Raises OSError."""
     # The config comes last, when all that it names is there.
     for name, data in as_json(gather(chosen.config), chosen.config).items():
         path = places.served / name
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, data)
-    config, rules = chosen.checked.config, places.root / FIREWALL
-    replace_file(rules, firewall(_open_ports(config, metrics)).encode())
-    if places.live:
-        subprocess.run(["nft", "-f", str(rules)], check=True, capture_output=True, text=True)
     return replace(
         report,
-        site=f"{config.site_name}: {chosen.origin}",
-        devices=_devices(config),
+        site=f"{chosen.checked.config.site_name}: {chosen.origin}",
+        devices=_devices(chosen.checked.config),
         site_faults=[str(fault) for fault in chosen.faults],
     )
 
 
-def _open_ports(config: SiteConfig, metrics: Metrics) -> Iterator[int]:
+def open_ports(places: Places, chosen: Chosen, metrics: Metrics) -> None:
+    """Let in what is served, and nothing else. Raises OSError or CalledProcessError."""
+    rules = places.root / FIREWALL
+    replace_file(rules, firewall(_ports(chosen.checked.config, metrics)).encode())
+    if places.live:
+        subprocess.run(["nft", "-f", str(rules)], check=True, capture_output=True, text=True)
+
+
+def _ports(config: SiteConfig, metrics: Metrics) -> Iterator[int]:
     for asset in config.assets:
         for binding in asset.protocols:
             if isinstance(binding, TcpBinding) and not _only_here(binding.ip):
@@ -132,6 +159,7 @@ def roll_back(places: Places) -> Chosen:
 
 
 def _now_current(places: Places, kept: "KeptSites") -> Chosen:
+    _forget_incoming(places)
     try:
         if on_card := find_config(places.user_files):
             kept.note_card(gather(on_card))  # older than what was put in place now

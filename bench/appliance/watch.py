@@ -19,7 +19,7 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 2.0
 # A card has only so many writes in it, and an adapter with a bad contact comes and goes all day: some
 # changes are written at once, many one each 30 s.
-WRITES_AT_ONCE, WRITE_EVERY_S = 10, 30.0
+WRITES_AT_ONCE, WRITE_EVERY_S = 20, 30.0
 
 
 def watch(places: Places, now: Callable[[], float] = time.monotonic) -> int:

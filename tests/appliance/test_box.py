@@ -19,6 +19,7 @@ DERTWIN = "/opt/dertwin/bin/dertwin"
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     """A box that was started with a card on which there is a site and a fixed address."""
     with container(install(tmp_path_factory), tmp_path_factory.mktemp("box")) as box:
+        box.run("useradd", "--system", "--user-group", "bench")
         box.run("mkdir", "-p", "/boot/card", "/data")
         for folder in ("/boot/card", "/data"):
             box.run("mount", "-t", "tmpfs", "tmpfs", folder)
@@ -113,6 +114,18 @@ def test_a_site_put_in_place_is_served_by_the_running_service(box: Container) ->
     assert "tcp dport { 22, 1502, 9555 } accept" in box.run("/usr/sbin/nft", "list", "ruleset")
     box.run(DERTWIN, "site", "rollback")
     wait_for(lambda: box.ask(502, READ_SETPOINT) == setpoint_is(0), 10.0, "the old site")
+
+
+def test_a_site_that_was_copied_in_is_served_after_a_restart(box: Container) -> None:
+    drop_in = box.root / f"etc/systemd/system/{SERVICE}.d/incoming.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text(f"[Service]\nExecStartPre=-+{DERTWIN} appliance site\n")
+    box.run("systemctl", "daemon-reload")
+    copy = 'printf %s "$1" >/data/incoming/site.json; printf %s "$2" >/data/incoming/map.yaml'
+    box.run("runuser", "-u", "bench", "--", "sh", "-c", copy, "-", json.dumps(batteries("copied", 502)), MAP)
+    box.run("systemctl", "restart", SERVICE)
+    says(box, "lab-7: running", "copied: put in place earlier")
+    assert box.run("ls", "/data/incoming") == ""
 
 
 def test_a_bad_site_on_the_card_is_told_and_the_good_one_is_served(box: Container) -> None:

@@ -11,6 +11,7 @@ from support.box import BATTERY, boot, make_box, options, put_on_card, served, s
 
 from bench import cli
 from bench.appliance.places import Places
+from bench.appliance.report import load_report
 from bench.appliance.site_files import find_config, fingerprint, gather
 from bench.appliance.sites import KeptSites
 
@@ -108,7 +109,9 @@ def test_files_outside_of_the_folder_do_not_go_along(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
     (tmp_path / "site").mkdir()
     config = tmp_path / "site/site.json"
-    config.write_text(json.dumps({**site("one"), "comment": ["../secret", str(tmp_path / "secret"), "\0"]}))
+    (tmp_path / "site/link").symlink_to(tmp_path / "secret")
+    named = ["../secret", str(tmp_path / "secret"), "link", "\0", "x" * 5000]
+    config.write_text(json.dumps({**site("one"), "comment": named}))
     assert gather(config).keys() == {"site.json"}
 
 
@@ -147,6 +150,53 @@ def test_a_site_with_an_address_of_another_machine_is_refused_where_it_would_be_
     put_on_card(box, site("y", elsewhere))
     boot(box)
     assert name(box) == "y"
+
+
+def come_in(places: Places, document: Any, name: str = "site.json") -> None:
+    """Copy a site into the box, as scp does."""
+    places.incoming.mkdir(exist_ok=True)
+    (places.incoming / name).write_text(json.dumps(document))
+
+
+def start_service(places: Places) -> None:
+    assert cli.main(["appliance", "site", *options(places)]) == 0
+
+
+def test_a_site_that_came_in_is_served_from_the_next_start_of_the_service(box: Places) -> None:
+    put_on_card(box, site("card"))
+    boot(box)
+    come_in(box, site("in"))
+    start_service(box)
+    assert name(box) == "in"
+    assert list(box.incoming.iterdir()) == []
+    boot(box)
+    assert name(box) == "in"
+    assert act(box, "rollback") == 0
+    assert name(box) == "card"
+
+
+def test_a_bad_site_that_came_in_is_told_until_there_is_a_good_one(box: Places, tmp_path: Path) -> None:
+    put_on_card(box, site("card"))
+    boot(box)
+    come_in(box, BAD)
+    start_service(box)
+    assert name(box) == "card"
+    assert "incoming/site.json: assets[0].type" in load_report(box).site_faults[0]
+    assert "incoming/site.json: assets[0].type" in boot(box)
+    put(box, site("put"), tmp_path)
+    assert "not served" not in boot(box)
+    assert name(box) == "put"
+
+
+def test_a_card_that_cannot_be_read_leaves_the_last_good_site(box: Places) -> None:
+    put_on_card(box, site("one"))
+    boot(box)
+    (box.user_files / "site.json").unlink()
+    (box.user_files / "site.json").symlink_to("site.json")
+    (box.user_files / "site.yaml").symlink_to("/proc/self/mem")
+    status = boot(box)
+    assert "site.yaml: " in status
+    assert name(box) == "one"
 
 
 def test_rollback_goes_back_and_forth(

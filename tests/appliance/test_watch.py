@@ -106,7 +106,7 @@ def test_status_txt_has_everything_in_words(tmp_path: Path) -> None:
 
 def test_what_changes_all_the_time_is_not_written_all_the_time(tmp_path: Path) -> None:
     box = make_box(tmp_path)
-    now_s, looks, apart_s = 0.0, 40, 10.0
+    now_s, looks, apart_s = 0.0, 50, 10.0
     watcher = Watcher(box, lambda: now_s)
     written = []
     for look in range(looks):
