@@ -72,10 +72,10 @@ def own_path(site_name: str) -> Path | None:
     return Path(folder, f"dertwin-{name}.sock") if folder else None
 
 
-def find_path() -> Path:
+def find_path(run: Path = Path("/run")) -> Path:
     """Return the control socket of the only service that runs here. Raises Refused if it is not one."""
     user = os.environ.get("XDG_RUNTIME_DIR")
-    patterns = ["/run/dertwin/control", "/run/dertwin-*/control", "/run/dertwin-*.sock"]
+    patterns = [f"{run}/dertwin/control", f"{run}/dertwin-*/control", f"{run}/dertwin-*.sock"]
     patterns += [f"{user}/dertwin-*.sock"] if user else []
     found = sorted({path for pattern in patterns for path in glob.glob(pattern) if _answers(path)})
     if len(found) == 1:

@@ -1,5 +1,6 @@
 """The control socket of a running service, and the commands that use it or what came of it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from support.tcp import Client
 from support.tshark import packets
 
 from bench import cli
-from bench.control import MAX_CLIENTS, Refused, ask, own_path
+from bench.control import MAX_CLIENTS, MAX_REQUEST_BYTES, Refused, ask, find_path, own_path
 from bench.pcapng import decoding
 
 
@@ -120,7 +121,7 @@ def test_owner_and_group_may_use_the_socket_and_nobody_else(served: Served) -> N
         (b'{"verb": "record dmp"}\n', 'verb: "record dmp" is not allowed; the closest is record dump'),
         (b'{"verb": ["record dump"]}\n', "is not allowed; use one of record dump"),
         (b"[" * 50_000 + b"\n", "is not JSON"),
-        (b'{"verb": "' + b"x" * 100_000 + b'"}\n', "has at most 65536 bytes"),
+        (b'{"verb": "' + b"x" * MAX_REQUEST_BYTES + b'"}\n', f"has at most {MAX_REQUEST_BYTES} bytes"),
     ],
     ids=["text", "empty", "no UTF-8", "list", "no verb", "typing error", "odd verb", "deep", "long"],
 )
@@ -205,29 +206,32 @@ def test_the_place_of_the_socket_is_that_of_the_service_or_of_the_user(
     assert own_path("site") is None
 
 
-def test_the_only_service_of_a_user_is_found_and_of_several_one_must_be_named(tmp_path: Path) -> None:
-    folders = tmp_path / "a", tmp_path / "b"
-    for folder in folders:
-        folder.mkdir()
-    configs = [
-        site(folder, battery({"port": free_port()}), site_name=f"t{os.getpid()}-{folder.name}")
-        for folder in folders
-    ]
-    (tmp_path / "run").mkdir()
-    places = [tmp_path / f"run/dertwin-t{os.getpid()}-{folder.name}.sock" for folder in folders]
-    environment = {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
-    nobody = dertwin(tmp_path, "record", "dump", "x.zip", **environment)
-    assert (nobody.returncode, "name it with --control PATH" in nobody.stderr) == (1, True)
-    with service(configs[0], folders[0], "--control", str(places[0])):
-        wait_for(lambda: answers(places[0]), what="an answer")
-        one = dertwin(tmp_path, "record", "dump", "x.zip", **environment)
-        assert (one.returncode, one.stderr) == (0, "")
-        assert zipfile.is_zipfile(tmp_path / "x.zip")
-        with service(configs[1], folders[1], "--control", str(places[1])):
-            wait_for(lambda: answers(places[1]), what="an answer")
-            two = dertwin(tmp_path, "record", "dump", **environment)
-            assert two.returncode == 1
-            assert f"use --control with one of {places[0]}, {places[1]}" in two.stderr
+def test_the_only_service_is_found_and_of_several_one_must_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, user = tmp_path / "run", tmp_path / "user"
+    places = [run / "dertwin/control", run / "dertwin-north/control", user / "dertwin-site.sock"]
+    for place in places:
+        place.parent.mkdir(parents=True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(user))
+    with pytest.raises(Refused, match="name it with --control PATH"):
+        find_path(run)
+    with contextlib.ExitStack() as stack:
+        found = []
+        for place in places:
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(place))
+            with contextlib.suppress(Refused):
+                find_path(run)
+                assert found
+            listener.listen()
+            found.append(str(place))
+            if len(found) == 1:
+                assert find_path(run) == place
+                continue
+            with pytest.raises(Refused) as refused:
+                find_path(run)
+            assert str(refused.value).endswith(f"use --control with one of {', '.join(sorted(found))}")
 
 
 def test_commands_that_cannot_do_it_say_why(tmp_path: Path, served: Served) -> None:

@@ -55,7 +55,7 @@ def our_server(folder: Path, assets: list[dict[str, Any]], **settings: float) ->
     _, path = tempfile.mkstemp(prefix="site", suffix=".json", dir=folder)
     site = {"site_name": "benchmark", "register_map_root": str(HERE), "assets": assets, **settings}
     Path(path).write_text(json.dumps(site))
-    return [sys.executable, "-m", "bench.cli", "run", "-c", path]
+    return [sys.executable, "-m", "bench.cli", "run", "-c", path, "--control", "none"]
 
 
 def served_by_us(folder: Path, port: int) -> list[str]:

@@ -66,7 +66,8 @@ def _request_cpu_us(folder: Path) -> tuple[float, float]:
         servers = {}
         for mode in measured:
             port = programs.free_port()
-            *_, config = programs.served_by_us(folder, port)
+            command = programs.served_by_us(folder, port)
+            config = command[command.index("-c") + 1]
             command = [sys.executable, str(programs.HERE / "recorder_server.py"), config, mode]
             process = stack.enter_context(programs.running(command))
             programs.wait_until_answered(process, port)
