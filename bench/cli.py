@@ -185,7 +185,7 @@ def _add_scenario(commands: Any) -> None:
     from pathlib import Path
 
     scenario = commands.add_parser("scenario", help="make things go wrong on purpose, and judge the EMS")
-    verbs = scenario.add_subparsers(required=True, metavar="VERB")
+    verbs = scenario.add_subparsers(required=True, metavar="VERB", dest="verb")
     run = verbs.add_parser("run", help="run a scenario on a site; the exit status is the verdict")
     check = verbs.add_parser("check", help="check a scenario against a site; opens no port")
     for verb in (run, check):
@@ -197,6 +197,19 @@ def _add_scenario(commands: Any) -> None:
         help="an EMS written in Python: it runs in simulated time, as fast as the machine goes",
     )
     run.add_argument("--fallback", choices=("pty", "none"), help="as for `dertwin run`")
+    start = verbs.add_parser("start", help="run a scenario on the service that is running here")
+    start.add_argument("file", type=Path, help="scenario, YAML or JSON")
+    start.add_argument("--wait", action="store_true", help="until its end; the exit status is the verdict")
+    stop = verbs.add_parser("stop", help="stop the scenario that runs on the service")
+    status = verbs.add_parser("status", help="show how the scenario on the service stands, or ended")
+    for verb in (start, stop, status):
+        verb.add_argument("--control", type=Path, metavar="PATH", help="control socket of the service")
+        verb.add_argument("--json", action="store_true", help="all there is, as JSON")
+        verb.set_defaults(command=_scenario_on_service)
+    page = verbs.add_parser("reference", help="print all that a scenario file may say, as Markdown")
+    page.set_defaults(command=_scenario_reference)
+    schema = verbs.add_parser("schema", help="print the JSON Schema of a scenario file")
+    schema.set_defaults(command=_scenario_schema)
     run.set_defaults(command=_scenario_run)
     check.set_defaults(command=_scenario_check)
 
@@ -331,6 +344,30 @@ def _scenario_check(options: argparse.Namespace) -> int:
     from bench.scenario_command import check
 
     return check(options)
+
+
+def _scenario_on_service(options: argparse.Namespace) -> int:
+    from bench import scenario_client
+
+    return {"start": scenario_client.start, "stop": scenario_client.stop, "status": scenario_client.status}[
+        options.verb
+    ](options)
+
+
+def _scenario_reference(options: argparse.Namespace) -> int:
+    from dertwin.scenario.reference import reference
+
+    print(reference(), end="")
+    return 0
+
+
+def _scenario_schema(options: argparse.Namespace) -> int:
+    import json
+
+    from dertwin.scenario.document import scenario_schema
+
+    print(json.dumps(scenario_schema(), indent=2))
+    return 0
 
 
 def _map(options: argparse.Namespace) -> int:

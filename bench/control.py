@@ -20,12 +20,14 @@ from bench.app import Bench
 from bench.counters import Latency
 from bench.incident import bundled, default_name
 from bench.links.link import LinkDown
+from bench.scenario_host import ScenarioHost
 from bench.unit import Unit
-from dertwin.config_errors import show, use
+from dertwin.config_errors import ConfigErrors, show, use
 
 log = structlog.get_logger()
 
-MAX_REQUEST_BYTES = 64 * 1024
+# A scenario with the recordings that it plays.
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_CLIENTS = 8
 REQUEST_TIMEOUT_S = 10.0
 # A dump of full rings takes some seconds on a small host.
@@ -46,8 +48,8 @@ class Answer(NamedTuple):
 Verb = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 
 
-def verbs(bench: Bench) -> Mapping[str, Verb]:
-    """Return what can be asked of a bench that serves, by verb."""
+def verbs(bench: Bench, scenarios: ScenarioHost) -> Mapping[str, Verb]:
+    """Return what can be asked of a bench that serves, and of its scenarios, by verb."""
     one_at_a_time = asyncio.Lock()
 
     async def record_dump(request: Mapping[str, Any]) -> Answer:
@@ -57,7 +59,29 @@ def verbs(bench: Bench) -> Mapping[str, Verb]:
             bundle = await bundled(bench, str(request.get("reason", "record dump")))
         return Answer({"name": default_name(bench.site.config.site_name)}, bundle)
 
-    return {"record dump": record_dump}
+    async def scenario_start(request: Mapping[str, Any]) -> Answer:
+        name, files = request.get("name"), request.get("files")
+        if not isinstance(name, str) or not isinstance(files, dict) or name not in files:
+            raise Refused("use `name`, and `files` with the text of each by its name")
+        if not all(isinstance(text, str) for text in files.values()):
+            raise Refused("files: use texts")
+        try:
+            return Answer(scenarios.start(name, files))
+        except ConfigErrors as errors:
+            raise Refused("\n".join(map(str, errors.errors))) from errors
+
+    async def scenario_stop(_: Mapping[str, Any]) -> Answer:
+        return Answer(scenarios.stop())
+
+    async def scenario_status(_: Mapping[str, Any]) -> Answer:
+        return Answer(scenarios.status())
+
+    return {
+        "record dump": record_dump,
+        "scenario start": scenario_start,
+        "scenario stop": scenario_stop,
+        "scenario status": scenario_status,
+    }
 
 
 def own_path(site_name: str) -> Path | None:

@@ -42,7 +42,7 @@ class Faults:
         self._handles = 0
         self._started_since_clear = 0
 
-    def start(self, fault: ExchangeFault | WholeLinkFault, seed: int = 0) -> int:
+    def start(self, fault: ExchangeFault | WholeLinkFault, seed: int | str = 0) -> int:
         """Let a fault act from now on and return its handle.
 
         The n-th fault since the last `clear` draws its chances from `random.Random(f"{seed} {n}")`. Raises

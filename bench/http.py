@@ -23,6 +23,8 @@ from bench.exposition import CONTENT_TYPE, exposition
 from bench.health import status, stuck, unready
 from bench.links.link import LinkDown
 from bench.metrics import registry
+from bench.scenario_host import ScenarioHost
+from bench.scenario_metrics import ScenarioCollector
 from bench.unit import Unit
 from bench.web_config import Access
 
@@ -66,9 +68,10 @@ class Refused(Exception):
 Page = Callable[[], Awaitable[Response]]
 
 
-def pages(bench: Bench) -> Mapping[str, Page]:
-    """Return what is to be read about a bench, by path."""
+def pages(bench: Bench, scenarios: ScenarioHost) -> Mapping[str, Page]:
+    """Return what is to be read about a bench and its scenarios, by path."""
     known = registry(bench)
+    known.register(ScenarioCollector(scenarios, bench))
     one_at_a_time = asyncio.Lock()
 
     async def metrics() -> Response:

@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import structlog
+
 from bench import tick_file
 from bench.app import Bench
 from bench.check import MapFolders
@@ -31,13 +33,15 @@ from bench.recorder import Frame
 from bench.ticks import Ticks
 from dertwin import __version__
 from dertwin.config import SiteConfig
-from dertwin.documents import read_document
 from dertwin.physics.series import Series
 from dertwin.scenario.document import LoadedScenario
 from dertwin.scenario.record import Exchange
 from dertwin.scenario.run import ScenarioResult
 
+log = structlog.get_logger()
+
 FORMAT = "dertwin-incident-1"
+KEPT_INCIDENTS = 10
 ABOUT, SITE, TICKS, EXCHANGES, RESULT = (
     "incident.json",
     "site.json",
@@ -67,6 +71,37 @@ class Incident(NamedTuple):
     unix_ns: int
     metrics: bytes
     result: ScenarioResult | None
+
+
+class IncidentFolder:
+    """Where a service keeps the bundles of scenarios that failed: the newest few."""
+
+    def __init__(self, folder: Path, kept: int = KEPT_INCIDENTS) -> None:
+        """Make nothing yet."""
+        self._folder = folder
+        self._kept = kept
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def keep(self, bench: Bench, result: ScenarioResult) -> None:
+        """Write the bundle of a bench whose scenario has just failed, beside the loop."""
+        writing = asyncio.get_running_loop().create_task(self._write(bench, result.scenario))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+
+    async def _write(self, bench: Bench, scenario: str) -> None:
+        file = self._folder / default_name(bench.site.config.site_name)
+        try:
+            bundle = await bundled(bench, f"the scenario {scenario} failed")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(replace_file, file, bundle)
+            for old in sorted(self._folder.glob("*.zip"), key=lambda path: path.stat().st_mtime)[
+                : -self._kept
+            ]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("incident not kept", file=str(file), reason=error.strerror)
+        else:
+            log.info("incident kept", file=str(file), scenario=scenario)
 
 
 async def bundled(bench: Bench, reason: str) -> bytes:
@@ -212,22 +247,10 @@ def scenario_name(scenario: LoadedScenario) -> str:
 def _scenario_files(scenario: LoadedScenario) -> Iterator[tuple[str, Iterable[bytes]]]:
     """Yield a scenario and the CSV files beside it, or below, that it names."""
     yield scenario_name(scenario), [scenario.text.encode()]
-    folder = Path(scenario.file).parent
-    for name in sorted(set(_named_csv(read_document(Path(scenario.file)).content))):
+    for name, text in sorted(scenario.beside.items()):
         inside = os.path.normpath(name)
-        if not (os.path.isabs(inside) or inside.startswith("..")) and (folder / inside).is_file():
-            yield f"scenario/{inside}", [(folder / inside).read_bytes()]
-
-
-def _named_csv(content: Any) -> Iterator[str]:
-    if isinstance(content, dict):
-        if isinstance(content.get("csv"), str):
-            yield content["csv"]
-        content = content.values()
-    elif not isinstance(content, list):
-        return
-    for value in content:
-        yield from _named_csv(value)
+        if not (os.path.isabs(inside) or inside.startswith("..")):
+            yield f"scenario/{inside}", [text.encode()]
 
 
 def _portable(config: SiteConfig) -> tuple[dict[str, Any], dict[str, Series]]:

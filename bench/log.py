@@ -17,12 +17,16 @@ try:
 except ImportError:
     sendv = None
 
+INFO, WARNING = 20, 30
 _KEPT_PEERS = 1024
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
-def set_up_logging() -> None:
-    """Log to the journal if standard error leads there, else to it: coloured lines, or JSON when piped."""
+def set_up_logging(least: int = INFO) -> None:
+    """Log what has at least a level: to the journal if standard error leads there, else to it.
+
+    There it is coloured lines on a terminal, JSON when piped.
+    """
     terminal = sys.stderr.isatty()
     processors: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
     factory: Callable[..., Any] = structlog.WriteLoggerFactory(_StandardError())
@@ -38,7 +42,7 @@ def set_up_logging() -> None:
     structlog.configure(
         processors=processors,
         logger_factory=factory,
-        wrapper_class=structlog.make_filtering_bound_logger(20),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         cache_logger_on_first_use=True,
     )
 

@@ -18,11 +18,15 @@ from typing import Any
 
 from bench.app import Bench
 from bench.check import CheckedSite
+from bench.disturbance import Disturbance
+from bench.faults import Faults
+from bench.links.link import ModbusLink
 from bench.scenarios import BenchScenario
 from bench.unit import Unit
 from dertwin.config_errors import use
 from dertwin.registers.register import COIL, DISCRETE_INPUT, Register
 from dertwin.scenario.document import LoadedScenario
+from dertwin.scenario.link import WholeLinkFault
 from dertwin.scenario.record import Exchange
 from dertwin.scenario.run import ScenarioResult
 from dertwin.stepping import TOLERANCE
@@ -49,12 +53,13 @@ class Plant:
     def __init__(self, checked: CheckedSite) -> None:
         """Build the site; no port is opened."""
         self.bench = Bench(checked)
+        self.bench.faults = Faults(self.bench, now=lambda: self.now_s)
         self.exchanges: list[Exchange] = []
         self.waited_s = 0.0
-        self._units: dict[str, tuple[str, int, Unit]] = {}
+        self._units: dict[str, tuple[ModbusLink, int, Unit]] = {}
         for link in self.bench.links.values():
             for unit_id, unit in link.units.items():
-                self._units.setdefault(unit.asset_id, (link.name, unit_id, unit))
+                self._units.setdefault(unit.asset_id, (link, unit_id, unit))
         self._registers = {
             asset_id: ({r.name: r for r in maps[0].registers} if maps else {})
             for asset_id, maps in checked.maps.items()
@@ -91,23 +96,29 @@ class Plant:
         head = bytes((_WRITE_REGISTERS,)) + _words(register.address, register.count)
         self.request(device, head + bytes((len(data),)) + data)
 
+    def tick(self) -> None:
+        """Let a step of simulated time pass."""
+        self.waited_s = 0.0
+        self.bench.tick()
+        self.bench.faults.expire()
+
     def request(self, device: str, pdu: bytes) -> bytes:
         """Return the reply PDU of a device to a request PDU. Raises NoReply, Refused."""
         link, unit_id, unit = self._unit(device)
         asked_s = self.now_s
-        reply = unit.respond(pdu)
-        if not reply:
-            self.waited_s += REPLY_TIMEOUT_S
-        self.exchanges.append(
-            Exchange(asked_s, self.now_s if reply else math.nan, link, "ems", unit_id, device, pdu, reply)
-        )
+        reply, late_s = _exchanged(link.disturbance, device, unit_id, pdu, unit)
+        if late_s >= REPLY_TIMEOUT_S:
+            reply = b""
+        self.waited_s += late_s if reply else REPLY_TIMEOUT_S
+        replied_s = self.now_s if reply else math.nan
+        self.exchanges.append(Exchange(asked_s, replied_s, link.name, "ems", unit_id, device, pdu, reply))
         if not reply:
             raise NoReply(f"{device}: no reply within {REPLY_TIMEOUT_S:g} s")
         if reply[0] & 0x80:
             raise Refused(reply[1], f"{device}: function {pdu[0]}")
         return reply
 
-    def _unit(self, device: str) -> tuple[str, int, Unit]:
+    def _unit(self, device: str) -> tuple[ModbusLink, int, Unit]:
         if device not in self._units:
             raise ValueError(f'"{device}" has no registers here; {use(self._units, device)}')
         return self._units[device]
@@ -122,6 +133,18 @@ class Plant:
             known = [r.name for r in registers.values() if done == "read" or r.direction == "write"]
             raise ValueError(f'"{device}.{name}" cannot be {done}; {use(known, name)}')
         return register
+
+
+def _exchanged(
+    disturbance: Disturbance | None, device: str, unit_id: int, pdu: bytes, unit: Unit
+) -> tuple[bytes, float]:
+    """Return the reply that reaches the client (empty: none), and how late it is (s)."""
+    if disturbance is None:
+        return unit.respond(pdu), 0.0
+    if any(isinstance(each.fault, WholeLinkFault) and each.fault.closed for each in disturbance.ongoing):
+        return b"", 0.0
+    outcome = disturbance.exchange(device, unit_id, pdu, unit.respond)
+    return outcome.taken, outcome.late_s
 
 
 Ems = Callable[[Plant], Iterator[float]]
@@ -140,8 +163,7 @@ def run_ems(
             plant.waited_s = 0.0
             pause_s = _turn(turns, scenario)
             awake_s = site.time_s + plant.waited_s + max(pause_s, site.config.step)
-        plant.waited_s = 0.0
-        bench.tick()
+        plant.tick()
     return scenario.result()
 
 

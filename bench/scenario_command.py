@@ -13,10 +13,11 @@ import uvloop
 
 from bench.app import Bench
 from bench.check import CheckedSite, check_site
-from bench.log import set_up_logging
+from bench.log import WARNING, set_up_logging
 from bench.plant import Ems, run_ems
+from bench.recorder import Recorder
 from bench.scenario_view import ScenarioView, summary
-from bench.scenarios import BenchScenario
+from bench.scenarios import BenchScenario, check_wires, recorded_exchanges
 from bench.serve import reachable, with_fallback
 from dertwin.config_errors import ConfigError, ConfigErrors
 from dertwin.scenario.document import LoadedScenario, load_scenario
@@ -29,7 +30,8 @@ REFRESH_S = 0.25
 
 def check(options: argparse.Namespace) -> int:
     """Check a scenario against a site. Raises ConfigErrors."""
-    _, loaded = _read(options)
+    checked, loaded = _read(options)
+    check_wires(Bench(checked), loaded)
     cases = f", {len(loaded.cases)} cases" if len(loaded.cases) > 1 else ""
     print(f"{options.file}: good: {len(loaded.cases[0].scenario.steps)} steps{cases}")
     return PASSED
@@ -39,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Run a scenario; return 0 if it passed, 1 if it failed, 3 if it was stopped. Raises ConfigErrors."""
     checked, loaded = _read(options)
     if options.ems:
+        set_up_logging(WARNING)
         result = run_ems(checked, loaded, load_ems(options.ems))
     else:
         set_up_logging()
@@ -78,11 +81,11 @@ async def _live(checked: CheckedSite, loaded: LoadedScenario) -> ScenarioResult:
     """Serve the site and run the scenario on it in real time; a signal stops it."""
     view = ScenarioView()
     with _stopping() as stop:
-        async with Bench(checked) as bench:
+        async with Bench(checked, Recorder()) as bench:
             await bench.settled()
             print("\n".join(reachable(bench)), flush=True)
             with view.shown():
-                scenario = BenchScenario(bench, loaded, tell=view.tell)
+                scenario = BenchScenario(bench, loaded, recorded_exchanges(bench), view.tell)
                 while not scenario.over.is_set():
                     view.refresh(scenario)
                     with contextlib.suppress(TimeoutError):

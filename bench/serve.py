@@ -20,11 +20,14 @@ from bench.check import CheckedSite, check_site
 from bench.chronicle import Chronicle
 from bench.control import ControlLink, own_path, verbs
 from bench.http import HttpLink, pages
+from bench.incident import IncidentFolder
 from bench.links.link import Link
 from bench.links.supervise import LinkStatus, supervise
 from bench.log import set_up_logging
 from bench.notify import Notifier, tell
 from bench.recorder import Recorder
+from bench.scenario_host import ScenarioHost
+from bench.scenarios import recorded_exchanges
 from bench.state import SAVE_EVERY_S, StateKeeper
 from bench.web_config import Access
 from dertwin.bindings import RtuBinding
@@ -79,12 +82,14 @@ async def _serve(checked: CheckedSite, access: Access, options: RunOptions) -> i
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     bench = Bench(checked, Recorder())
     bench.observers.append(Chronicle(bench).observe)
+    incidents = IncidentFolder(options.state_dir / "incidents") if options.state_dir else None
+    scenarios = ScenarioHost(bench, recorded_exchanges(bench), incidents.keep if incidents else None)
     _log_site(bench)
     keeper = StateKeeper(options.state_dir, options.save_every_s) if options.state_dir else None
     if keeper:
         keeper.restore(bench)
     notifier = Notifier(bench)
-    about = list(_links_about(bench, access, options))
+    about = list(_links_about(bench, scenarios, access, options))
     async with bench, _beside(about), asyncio.TaskGroup() as group:
         _freeze()
         tasks = [
@@ -155,13 +160,15 @@ async def _beside(links: Sequence[Link]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _links_about(bench: Bench, access: Access, options: RunOptions) -> Iterator[Link]:
+def _links_about(
+    bench: Bench, scenarios: ScenarioHost, access: Access, options: RunOptions
+) -> Iterator[Link]:
     """Yield the links for watchers and for commands about the site."""
     if options.listen_metrics:
-        yield HttpLink(*options.listen_metrics, access, pages(bench))
+        yield HttpLink(*options.listen_metrics, access, pages(bench, scenarios))
     site_name = bench.site.config.site_name
     if path := own_path(site_name) if options.control == "default" else options.control:
-        yield ControlLink(path, verbs(bench))
+        yield ControlLink(path, verbs(bench, scenarios))
 
 
 def reachable(bench: Bench) -> list[str]:

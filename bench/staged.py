@@ -115,7 +115,7 @@ class SteppedSite(Plant):
         site = self.bench.site
         until_s = site.time_s + seconds
         while site.time_s < until_s - TOLERANCE:
-            self.bench.tick()
+            self.tick()
         return site.snapshot
 
     def wait_for(self, condition: Condition, within: float) -> float:
@@ -128,7 +128,7 @@ class SteppedSite(Plant):
             best = max(best, margin)
             waited_s = self.bench.site.time_s - start_s
             assert waited_s < within - TOLERANCE, _missed(condition, within, best, self.stage)
-            self.bench.tick()
+            self.tick()
         return self.bench.site.time_s - start_s
 
     def value(self, name: str) -> float:

@@ -53,7 +53,8 @@ def raw(path: Path, *lines: bytes) -> list[dict[str, Any]]:
     with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as received:
         client.settimeout(10)
         client.connect(str(path))
-        client.sendall(b"".join(lines))
+        with contextlib.suppress(BrokenPipeError):  # it has answered what it does not read to the end
+            client.sendall(b"".join(lines))
         return [json.loads(received.readline()) for _ in lines]
 
 

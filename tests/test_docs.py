@@ -19,6 +19,7 @@ from bench.pcapng import decoding
 from dertwin.bindings import Binding
 from dertwin.config import SiteConfig
 from dertwin.registers.map import load_map
+from dertwin.scenario.reference import reference
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -178,3 +179,31 @@ def test_every_other_command_of_the_readme_exists() -> None:
         else:
             assert words[0].endswith("/python")
             assert os.path.exists(ROOT / words[1]), line
+
+
+def test_the_reference_of_scenarios_is_what_the_models_say() -> None:
+    assert (ROOT / "docs/scenario-reference.md").read_text() == reference(), (
+        "out of date: dertwin scenario reference >docs/scenario-reference.md"
+    )
+
+
+def test_the_scenario_of_the_tutorial_is_the_shipped_one_and_tells_the_two_ems_apart(tmp_path: Path) -> None:
+    page = (ROOT / "docs/scenarios.md").read_text()
+    (shown,) = blocks("docs/scenarios.md", "yaml")
+    shipped = (ROOT / "configs/scenarios/silent_meter.yaml").read_text()
+    names = re.findall(r"name: ([a-z ]+)", shown)
+    assert names
+    assert all(name in shipped for name in names)
+    lines = re.findall(r"^dertwin (scenario .*)$", page, re.MULTILINE)
+    outcomes = []
+    for line in lines:
+        if "run" in line and "--ems" not in line:
+            _parser().parse_args(line.split())
+            continue
+        command = [sys.executable, "-m", "bench.cli", *line.split()]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+        outcomes.append(done.returncode)
+        printed = done.stdout
+    assert outcomes == [0, 0, 1]
+    told = page.split("```\nlose request: FAILED")[1].split("```")[0]
+    assert f"lose request: FAILED{told}" in printed

@@ -10,6 +10,8 @@ import yaml
 
 from bench.check import CheckedSite, check_site
 from bench.plant import NoReply, Plant, Refused, run_ems
+from dertwin.config_errors import ConfigErrors
+from dertwin.scenario.actions import action_of
 from dertwin.scenario.document import LoadedScenario, load_scenario
 from dertwin.site import build_site
 
@@ -101,3 +103,78 @@ def test_no_reply_costs_the_ems_its_time_out(checked: CheckedSite) -> None:
     with pytest.raises(NoReply):
         plant.request("bess-1", bytes((200,)))  # no function code gets no reply
     assert plant.now_s == 1.0
+
+
+def in_scenario(folder: Path, checked: CheckedSite, action: dict[str, Any], at_s: float) -> list[str]:
+    """Return what an EMS that asks once a second meets while an action acts from at_s on for 3 s."""
+    met: list[str] = []
+
+    def ems(plant: Plant) -> Iterator[float]:
+        while True:
+            try:
+                plant.write("bess-1", "start_stop_standby", 1)
+                met.append(f"{plant.read('bess-1', 'working_status'):g}")
+            except NoReply:
+                met.append("no reply")
+            except Refused as refused:
+                met.append(f"exception {refused.code}")
+            yield 1.0
+
+    run_ems(checked, scenario(folder, checked, steps=[{"at": at_s, "do": action}], duration=8), ems)
+    return met
+
+
+def test_a_rebooting_device_is_silent_and_then_has_to_be_started_again(
+    tmp_path: Path, checked: CheckedSite
+) -> None:
+    reboot = {"device_fault": "reboot", "device": "bess-1", "duration": 3}
+    met = in_scenario(tmp_path, checked, reboot, 2.0)
+    # Each time-out takes a second, so of the three seconds two attempts are left.
+    assert met == ["0", "1", "no reply", "no reply", "0", "1"]
+
+
+def test_a_device_that_refuses_commands_answers_writes_with_its_code(
+    tmp_path: Path, checked: CheckedSite
+) -> None:
+    refuse = {"device_fault": "refused_commands", "device": "bess-1", "code": 6, "duration": 3}
+    met = in_scenario(tmp_path, checked, refuse, 2.0)
+    assert met == ["0", "1", "exception 6", "exception 6", "exception 6", "1", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "met"),
+    [
+        ({"wire_fault": "no_reply", "device": "bess-1"}, "no reply"),
+        ({"wire_fault": "exception", "unit_id": 1, "functions": ["write_multiple_registers"]}, "exception 6"),
+        ({"wire_fault": "wrong_transaction_id", "device": "bess-1"}, "no reply"),
+        ({"wire_fault": "late_reply", "delay_s": 2, "device": "bess-1"}, "no reply"),
+        ({"link_fault": "refuse", "device": "bess-1"}, "no reply"),
+        ({"link_fault": "hang", "link": "tcp 0.0.0.0:55001"}, "no reply"),
+    ],
+)
+def test_faults_of_wires_and_links_reach_an_ems_without_wires(
+    tmp_path: Path, checked: CheckedSite, fault: dict[str, Any], met: str
+) -> None:
+    told = in_scenario(tmp_path, checked, {**fault, "duration": 3}, 2.0)
+    assert told[2] == met
+    assert told[-1] == "1"
+
+
+def test_a_late_reply_takes_its_time(checked: CheckedSite) -> None:
+    plant = Plant(checked)
+    plant.bench.faults.start(action_of({"wire_fault": "late_reply", "delay_s": 0.25, "duration": 9}))
+    plant.read("bess-1", "soc")
+    assert plant.now_s == 0.25
+
+
+def test_a_wire_fault_that_the_site_cannot_have_is_refused_before_it_starts(
+    tmp_path: Path, checked: CheckedSite
+) -> None:
+    steps = [
+        {"do": {"link_fault": "unplugged", "duration": 1}},
+        {"do": {"wire_fault": "echo", "link": "tcp x", "count": 1}},
+    ]
+    loaded = scenario(tmp_path, checked, steps=steps)
+    with pytest.raises(ConfigErrors) as refused:
+        run_ems(checked, loaded, lambda _: iter(()))
+    assert [error.place for error in refused.value.errors] == ["steps[0].do", "steps[1].do"]

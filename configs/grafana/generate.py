@@ -9,6 +9,17 @@ import yaml
 HERE = Path(__file__).parent
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24
+# What happens in a scenario, as marks in all curves. Grafana wants times in ms.
+SCENARIO_EVENTS = {
+    "name": "Scenario",
+    "datasource": DATASOURCE,
+    "enable": True,
+    "iconColor": "orange",
+    "expr": 'dertwin_scenario_event_timestamp_seconds{site=~"$site"} * 1000',
+    "useValueForTime": True,
+    "titleFormat": "{{scenario}}: {{kind}}",
+    "textFormat": "{{text}}",
+}
 WIDTH = {"stat": 4, "table": 24}
 HEIGHT = {"stat": 4}
 
@@ -32,6 +43,7 @@ def _dashboard(described: dict[str, Any]) -> str:
         "refresh": "5s",
         "time": {"from": "now-15m", "to": "now"},
         "links": [{"type": "dashboards", "title": "dertwin", "tags": ["dertwin"], "asDropdown": True}],
+        "annotations": {"list": [SCENARIO_EVENTS]},
         "templating": {
             "list": [
                 {"name": "datasource", "type": "datasource", "query": "prometheus", "hide": 0},

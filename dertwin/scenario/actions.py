@@ -7,6 +7,8 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter
 
 from dertwin.faults import DeviceFault
 from dertwin.overrides import Override
+from dertwin.scenario.link import LinkFault
+from dertwin.scenario.wire import WireFault
 from dertwin.schema import FrozenModel
 
 
@@ -36,6 +38,8 @@ def _kind(value: Any) -> str | None:
 Action: TypeAlias = Annotated[
     Annotated[Override, Tag("environment")]
     | Annotated[DeviceFault, Tag("device_fault")]
+    | Annotated[WireFault, Tag("wire_fault")]
+    | Annotated[LinkFault, Tag("link_fault")]
     | Annotated[WriteCommand, Tag("write")]
     | Annotated[CallPack, Tag("verdict")],
     Discriminator(

@@ -10,8 +10,10 @@ from dertwin.devices.device import Device
 from dertwin.faults import Fault
 from dertwin.scenario.actions import CallPack, WriteCommand, action_of
 from dertwin.scenario.conditions import names
+from dertwin.scenario.link import WholeLinkFault
 from dertwin.scenario.packs import PACKS
 from dertwin.scenario.signals import Memory, reader
+from dertwin.scenario.wire import ExchangeFault
 
 if TYPE_CHECKING:
     from dertwin.scenario.document import Step
@@ -47,6 +49,9 @@ def action_problems(action: Any, devices: Mapping[str, Device]) -> Iterator[str]
             yield f'device: "{action.device}" is not allowed; {use(devices, action.device)}'
         elif problem := action.problem(device):
             yield problem
+    elif isinstance(action, ExchangeFault | WholeLinkFault):
+        if action.device is not None and action.device not in devices:
+            yield f'device: "{action.device}" is not allowed; {use(devices, action.device)}'
     elif isinstance(action, WriteCommand):
         for target, value in action.write.items():
             if problem := _no_write(target, value, devices):

@@ -95,13 +95,17 @@ class Case(NamedTuple):
 
 
 class LoadedScenario(NamedTuple):
-    """A scenario that can be run: its cases, parameters put in, and what it was read from."""
+    """A scenario that can be run: its cases, parameters put in, and what it was read from.
+
+    `beside` has the text of each CSV file that it names, by the name.
+    """
 
     name: str
     description: str
     seed: int
     file: str
     text: str
+    beside: Mapping[str, str]
     cases: Sequence[Case]
 
 
@@ -143,7 +147,37 @@ def load_scenario(path: Path, devices: Mapping[str, Device]) -> LoadedScenario:
         raise ConfigErrors(_once(errors))
     first = cases[0].scenario
     text = path.read_text(encoding="utf-8-sig")
-    return LoadedScenario(first.scenario, first.description, first.seed, str(path), text, cases)
+    beside = files_beside(path, document)
+    return LoadedScenario(first.scenario, first.description, first.seed, str(path), text, beside, cases)
+
+
+def files_beside(path: Path, document: Any) -> dict[str, str]:
+    """Return the text of the CSV files that the scenario at a path names, by the name.
+
+    One that cannot be read is left out: who wants its content tells.
+    """
+    found = {}
+    for name in dict.fromkeys(_named_csv(document)):
+        with suppress(OSError, UnicodeDecodeError):
+            found[name] = (path.parent / name).read_text(encoding="utf-8-sig")
+    return found
+
+
+def _named_csv(content: Any) -> Iterator[str]:
+    if isinstance(content, dict):
+        if isinstance(content.get("csv"), str):
+            yield content["csv"]
+        content = content.values()
+    elif not isinstance(content, list):
+        return
+    for value in content:
+        yield from _named_csv(value)
+
+
+def scenario_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a scenario file."""
+    schema = Scenario.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _sound_steps(content: Mapping[str, Any], context: Mapping[str, Any]) -> dict[int, Step]:

@@ -1,4 +1,15 @@
-"""Signals: what a scenario can look at, by name."""
+"""Signals: what a scenario can look at, by name, in SI units.
+
+- `DEVICE.MEASUREMENT`: what a device measures; NaN when it has failed
+- `DEVICE.shown.MEASUREMENT`: what its registers show of it, faults included
+- `DEVICE.command.COMMAND`: the value that was written last (NaN before); with `.age_s` the time since
+  (infinite before), with `.count` how often
+- `DEVICE.requests`, `DEVICE.writes`, `DEVICE.exceptions`: how many requests it got since the start, how many
+  of them wrote, how many it refused; `DEVICE.silence_s`: the time since the last one
+- `pcc.active_power_w`, `pcc.reactive_power_var`: the flow at the grid connection, + is import
+- `site.frequency_hz` and the other surroundings: voltage_ll_v, irradiance_w_m2, ambient_temp_c, load_w,
+  time_s (s since midnight of the first day)
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,11 +84,7 @@ Reader = Callable[[Observation], float]
 def reader(name: str, devices: Mapping[str, Device], memory: Memory) -> Reader:
     """Return what reads a signal; `memory` is that of the run, and is told what to keep for it.
 
-    `DEVICE.MEASUREMENT` is what a device measures, `DEVICE.shown.MEASUREMENT` what its registers show
-    of it; `DEVICE.command.COMMAND` the value that was written last (NaN before), with `.age_s` the time
-    since, with `.count` how often; `DEVICE.requests`, `.writes`, `.exceptions` count requests, and
-    `DEVICE.silence_s` is the time since the last one; `pcc.` has the flow at the grid connection
-    (+ = import), `site.` the surroundings. SI units. Raises ValueError for an unknown name.
+    Raises ValueError for an unknown name.
     """
     owner, _, rest = name.partition(".")
     if owner == "pcc":

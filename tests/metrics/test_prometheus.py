@@ -28,6 +28,8 @@ DASHBOARDS = sorted((ROOT / "configs/grafana/dashboards").glob("*.json"))
 # Expressions that have nothing to show on a healthy site, and why.
 EMPTY_WHEN_HEALTHY = {
     "dertwin_saturated_register_values_total": "a register is listed once a value did not fit into it",
+    "dertwin_scenario_expectations": "no scenario has run",
+    "dertwin_scenario_event_timestamp_seconds": "no scenario has run",
 }
 SETPOINT = "power_setpoint_percent"
 # Alerts that a machine busy with other tests may rightly raise.
@@ -44,6 +46,8 @@ def expressions_of_dashboards() -> Iterator[tuple[str, str]]:
             for target in panel["targets"]:
                 expr = target["expr"].replace("$__rate_interval", "30s")
                 yield f"{path.stem}: {panel['title']}", re.sub(r"\$\w+", ".*", expr)
+        for annotation in dashboard["annotations"]["list"]:
+            yield f"{path.stem}: {annotation['name']}", re.sub(r"\$\w+", ".*", annotation["expr"])
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
                 listed = re.fullmatch(r"label_values\((.*), \w+\)", variable["query"]["query"])

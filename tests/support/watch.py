@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from bench.http import HttpLink, pages
 from bench.links.supervise import LinkStatus, supervise
+from bench.scenario_host import ScenarioHost
 from bench.web_config import Access
 from support.inprocess import Running
 from support.service import free_port, wait_for
@@ -59,7 +60,9 @@ def watched(running: Running, web_config: Path | None = None) -> Iterator[int]:
     status = LinkStatus()
 
     async def start() -> asyncio.Task[None]:
-        link = HttpLink("127.0.0.1", port, Access(web_config), pages(running.bench))
+        link = HttpLink(
+            "127.0.0.1", port, Access(web_config), pages(running.bench, ScenarioHost(running.bench))
+        )
         return asyncio.create_task(supervise(link, status))
 
     task = running.wait(start())
