@@ -9,7 +9,6 @@ from typing import NamedTuple
 from bench.appliance.led import State
 from bench.appliance.places import Places
 from bench.appliance.report import Report
-from bench.check import check_site
 from bench.cli import EX_CONFIG
 from bench.links.link import LinkDown
 from bench.port_list import about, stanza
@@ -67,6 +66,8 @@ def config_faults(unit: Mapping[str, str], places: Places) -> list[str]:
     """Return why the service refused its config, if that is what ended it."""
     if unit.get("ActiveState") != "failed" or unit.get("ExecMainStatus") != str(EX_CONFIG):
         return []
+    from bench.check import check_site  # takes its time and memory, and is needed here alone
+
     try:
         check_site(places.served / "site.json")
     except ConfigErrors as errors:

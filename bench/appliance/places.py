@@ -1,5 +1,6 @@
 """Where things are on the box: the card that a laptop can edit, the data partition, the root file system."""
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
@@ -48,19 +49,24 @@ class Places(NamedTuple):
 
 @contextmanager
 def writable(card: Path) -> Iterator[None]:
-    """Let the card be written inside; it is mounted read-only otherwise, so that power may go at any time.
+    """Let one at a time write the card, which is mounted read-only otherwise: power may go at any time.
 
-    Raises OSError if it cannot be.
+    Raises OSError if it cannot be written.
     """
-    if not os.statvfs(card).f_flag & os.ST_RDONLY:
-        yield
-        return
-    _remount(card, "rw,async")  # what must be on the card at once is waited for by its writer
+    folder = os.open(card, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not os.path.ismount(card):
+            yield
+            return
+        _remount(card, "rw,async")  # what must be on the card at once is waited for by its writer
+        try:
+            yield
+        finally:
+            os.sync()
+            _remount(card, "ro")
     finally:
-        os.sync()
-        _remount(card, "ro")
+        os.close(folder)
 
 
 def _remount(card: Path, mode: str) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from support.udev import needs_umockdev, udev
 from bench.app import Bench
 from bench.appliance.led import Led
 from bench.appliance.live import config_faults, judge
+from bench.appliance.places import writable
 from bench.appliance.report import Live, Report, load_report, tell
 from bench.appliance.watch import WRITE_EVERY_S, WRITES_AT_ONCE, Watcher
 from bench.check import check_site
@@ -104,8 +106,11 @@ def test_status_txt_has_everything_in_words(tmp_path: Path) -> None:
         assert f"  {text}" in status
 
 
-def test_what_changes_all_the_time_is_not_written_all_the_time(tmp_path: Path) -> None:
+def test_what_changes_all_the_time_is_not_written_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     box = make_box(tmp_path)
+    monkeypatch.setattr("bench.appliance.watch.adapters", list)  # looking for them takes its time
     now_s, looks, apart_s = 0.0, 50, 10.0
     watcher = Watcher(box, lambda: now_s)
     written = []
@@ -116,6 +121,32 @@ def test_what_changes_all_the_time_is_not_written_all_the_time(tmp_path: Path) -
         written.append((box.user_files / "status.txt").read_text().partition(":")[0])
     assert written[:WRITES_AT_ONCE] == [str(look) for look in range(WRITES_AT_ONCE)]
     assert len(set(written)) == pytest.approx(WRITES_AT_ONCE + looks * apart_s / WRITE_EVERY_S, abs=2)
+
+
+def test_two_that_write_the_card_take_turns(tmp_path: Path) -> None:
+    order = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with writable(tmp_path):
+            inside.set()
+            leave.wait(10.0)
+            order.append("first")
+
+    def second() -> None:
+        with writable(tmp_path):
+            order.append("second")
+
+    one, other = threading.Thread(target=first), threading.Thread(target=second)
+    one.start()
+    assert inside.wait(10.0)
+    other.start()
+    other.join(0.2)
+    assert order == []
+    leave.set()
+    one.join(10.0)
+    other.join(10.0)
+    assert order == ["first", "second"]
 
 
 def led(root: Path, name: str = "ACT") -> Path:
