@@ -3,6 +3,9 @@
 # make check              lint, formatting, types
 # make bench              measure speed against references; takes a few minutes
 # make container-test     build the container image without Docker, as root, and read a site in it; takes minutes
+# make image [ARCH=arm64] the appliance to flash (as root); amd64: the same for PCs; see docs/image.md
+# make image-test         boot it in an emulator and test it (as root); PUBLISH=1: figures into docs/image.md
+# make image-lock         renew the list of Python packages in the image
 # make install            put the service on this host (as root; DESTDIR, PREFIX, APP, see docs/service.md)
 # make uninstall          take it off again; site configs and saved states stay
 SHELL := /bin/bash
@@ -12,8 +15,8 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test check bench container-test clean install uninstall \
-  packages-run packages-test packages-bench packages-container packages-install
+.PHONY: run test check bench container-test image image-test image-lock clean install uninstall \
+  packages-run packages-test packages-bench packages-container packages-install packages-image packages-image-test
 
 run: packages-run $(VENV)/.installed
 	@exec $(VENV)/bin/dertwin run -c $(CONFIG) --fallback pty
@@ -34,6 +37,18 @@ bench: packages-bench $(VENV)/.installed-dev
 
 container-test: packages-container $(VENV)/.installed
 	VENV=$(VENV) tests/container_image.sh $(BUILD_OPTIONS)
+
+ARCH ?= arm64
+image: packages-image $(VENV)/.installed-dev
+	$(VENV)/bin/python -m image.build --arch $(ARCH)
+
+image-test: image packages-image-test $(VENV)/.installed-dev
+	PYTHONPATH=. $(VENV)/bin/python -m pytest --timeout 1800 -v image/test $(if $(PUBLISH),--publish)
+
+image-lock: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.13 --only-binary :all: \
+	  --upgrade --generate-hashes --no-header --no-annotate pyproject.toml --output-file image/wheels.lock
 
 # The units, and what they need, go below PREFIX/lib, where systemd looks; the program into APP.
 PREFIX ?= /usr/local
@@ -110,10 +125,16 @@ packages-install: NEEDED := socat=socat new-venv=python3-venv $(SYSTEMD_PACKAGES
 packages-test: NEEDED := $(RUN_PACKAGES) mbpoll=mbpoll umockdev-wrapper=umockdev udevadm=udev \
   prometheus=prometheus curl=curl tshark=tshark systemd-analyze=systemd systemd-nspawn=systemd-container \
   /usr/sbin/nft=nftables /usr/sbin/sshd=openssh-server /usr/sbin/chronyd=chrony \
-  /usr/sbin/wpa_supplicant=wpasupplicant $(SYSTEMD_PACKAGES)
+  /usr/sbin/wpa_supplicant=wpasupplicant mcopy=mtools mkfs.vfat=dosfstools \
+  sfdisk=fdisk zstd=zstd mksquashfs=squashfs-tools mkimage=u-boot-tools $(SYSTEMD_PACKAGES)
 packages-bench: NEEDED := $(RUN_PACKAGES) gcc=gcc /usr/include/modbus/modbus.h=libmodbus-dev
 packages-container: NEEDED := $(RUN_PACKAGES) buildah=buildah mmdebstrap=mmdebstrap
-packages-run packages-test packages-bench packages-container packages-install:
+packages-image: NEEDED := $(RUN_PACKAGES) mmdebstrap=mmdebstrap arch-test=arch-test \
+  qemu-aarch64-static=qemu-user-static update-binfmts=binfmt-support mksquashfs=squashfs-tools mcopy=mtools \
+  mkfs.vfat=dosfstools mke2fs=e2fsprogs sfdisk=fdisk zstd=zstd xz=xz-utils depmod=kmod systemctl=systemd \
+  mkimage=u-boot-tools
+packages-image-test: NEEDED := qemu-system-aarch64=qemu-system-arm qemu-img=qemu-utils mbpoll=mbpoll ssh=openssh-client
+packages-run packages-test packages-bench packages-container packages-install packages-image packages-image-test:
 	@missing=""; \
 	for need in $(NEEDED); do \
 	  test="$${need%%=*}"; \

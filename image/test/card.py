@@ -1,0 +1,54 @@
+"""A memory card, which a laptop can edit while no machine runs from it."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from image import disk
+
+
+class Card:
+    """A memory card: a copy of the image that a laptop can edit while no machine runs from it."""
+
+    def __init__(self, image: Path, folder: Path, size: str = "2G") -> None:
+        """Copy the image onto a card of that size."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.path = folder / "card.img"
+        self.fat = f"{self.path}@@{disk.layout()['partitions'][0]['first_mib']}M"
+        subprocess.run(["cp", "--sparse=always", image, self.path], check=True)
+        subprocess.run(["truncate", "-s", size, self.path], check=True)
+
+    def write(self, path: str, text: str) -> None:
+        """Put a file on the FAT partition."""
+        subprocess.run(["mcopy", "-o", "-i", self.fat, "-", f"::{path}"], input=text.encode(), check=True)
+
+    def next_slot(self) -> str:
+        """Return the slot that starts next, as the boot script does: one to be tried is so only once."""
+        tried = subprocess.run(["mtype", "-i", self.fat, "::try.txt"], capture_output=True, text=True)
+        if tried.returncode == 0:
+            subprocess.run(["mdel", "-i", self.fat, "::try.txt"], check=True)
+        text = tried.stdout if tried.returncode == 0 else self.fetch("slot.txt").decode()
+        return text.strip().removeprefix("slot=").removeprefix("try=")
+
+    def fetch(self, path: str) -> bytes:
+        """Return the bytes of a file of the FAT partition."""
+        return subprocess.run(["mtype", "-i", self.fat, f"::{path}"], capture_output=True, check=True).stdout
+
+    def partition(self, name: str) -> Path:
+        """Copy a partition out of the card, as long as its table says, and return the copy."""
+        table = json.loads(
+            subprocess.run(["sfdisk", "--json", self.path], capture_output=True, check=True).stdout
+        )
+        names = [each["name"] for each in disk.layout()["partitions"]]
+        entry = table["partitiontable"]["partitions"][names.index(name)]
+        out = self.folder / f"{name}.part"
+        out.unlink(missing_ok=True)
+        with self.path.open("rb") as source, out.open("wb") as target:
+            source.seek(entry["start"] * 512)
+            for _ in range(entry["size"] * 512 // disk.MIB):
+                block = source.read(disk.MIB)
+                target.write(block) if block.strip(b"\0") else target.seek(disk.MIB, os.SEEK_CUR)
+            target.truncate(entry["size"] * 512)
+        return out

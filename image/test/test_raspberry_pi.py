@@ -1,0 +1,32 @@
+"""The same image on the machine type of a Raspberry Pi 3: its card reader, its USB, its serial port."""
+
+from pathlib import Path
+
+from image.test.card import Card
+from image.test.figures import Figures
+from image.test.probes import read_rtu, wait_until_ready, wire
+from image.test.site_files import FIRST, SECOND, SITE
+from image.test.vm import RASPI3, Vm, wait_for
+
+
+def test_a_raspberry_pi_3_serves_its_lines(image: Path, figures: Figures, tmp_path: Path) -> None:
+    card = Card(image, image.parent / "image-test/board")
+    card.write("dertwin/site.json", SITE)
+    (card.folder / "board.dtb").write_bytes(card.fetch("bcm2837-rpi-3-b.dtb"))
+    adapters = [
+        word
+        for number, serial in enumerate((FIRST, SECOND))
+        for word in ("-device", f"usb-serial,chardev=c{number},serial={serial},always-plugged=on")
+    ]
+    with Vm(card, RASPI3, options=("-dtb", str(card.folder / "board.dtb"), *adapters)) as vm:
+        vm.wait_for_shell()
+        wait_until_ready(vm)
+        figures["Raspberry Pi 3 (emulated): ready with two lines after power-on"] = (
+            vm.seconds_since_power_on()
+        )
+        with (
+            wire(vm.adapter(0), tmp_path / "first") as first,
+            wire(vm.adapter(1), tmp_path / "second") as second,
+        ):
+            assert wait_for("the first line", lambda: read_rtu(first, 2, 0, 1), 60) == [1]
+            assert len(wait_for("the second line", lambda: read_rtu(second, 1, 0, 2), 60)) == 2
