@@ -18,7 +18,6 @@ import structlog
 
 from bench.app import Bench
 from bench.counters import Latency
-from bench.incident import bundled, default_name
 from bench.links.link import LinkDown
 from bench.scenario_host import ScenarioHost
 from bench.unit import Unit
@@ -55,6 +54,8 @@ def verbs(bench: Bench, scenarios: ScenarioHost) -> Mapping[str, Verb]:
     async def record_dump(request: Mapping[str, Any]) -> Answer:
         if bench.recorder is None:
             raise Refused("nothing is recorded here")
+        from bench.incident import bundled, default_name
+
         async with one_at_a_time:
             bundle = await bundled(bench, str(request.get("reason", "record dump")))
         return Answer({"name": default_name(bench.site.config.site_name)}, bundle)
@@ -66,7 +67,7 @@ def verbs(bench: Bench, scenarios: ScenarioHost) -> Mapping[str, Verb]:
         if not all(isinstance(text, str) for text in files.values()):
             raise Refused("files: use texts")
         try:
-            return Answer(scenarios.start(name, files))
+            return Answer(await scenarios.start(name, files))
         except ConfigErrors as errors:
             raise Refused("\n".join(map(str, errors.errors))) from errors
 

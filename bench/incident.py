@@ -73,35 +73,19 @@ class Incident(NamedTuple):
     result: ScenarioResult | None
 
 
-class IncidentFolder:
-    """Where a service keeps the bundles of scenarios that failed: the newest few."""
-
-    def __init__(self, folder: Path, kept: int = KEPT_INCIDENTS) -> None:
-        """Make nothing yet."""
-        self._folder = folder
-        self._kept = kept
-        self._writing: set[asyncio.Task[None]] = set()
-
-    def keep(self, bench: Bench, result: ScenarioResult) -> None:
-        """Write the bundle of a bench whose scenario has just failed, beside the loop."""
-        writing = asyncio.get_running_loop().create_task(self._write(bench, result.scenario))
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-
-    async def _write(self, bench: Bench, scenario: str) -> None:
-        file = self._folder / default_name(bench.site.config.site_name)
-        try:
-            bundle = await bundled(bench, f"the scenario {scenario} failed")
-            self._folder.mkdir(parents=True, exist_ok=True)
-            await asyncio.to_thread(replace_file, file, bundle)
-            for old in sorted(self._folder.glob("*.zip"), key=lambda path: path.stat().st_mtime)[
-                : -self._kept
-            ]:
-                old.unlink(missing_ok=True)
-        except OSError as error:
-            log.error("incident not kept", file=str(file), reason=error.strerror)
-        else:
-            log.info("incident kept", file=str(file), scenario=scenario)
+async def keep_incident(bench: Bench, folder: Path, reason: str) -> None:
+    """Write the bundle of a bench that records into a folder, in which the newest few are kept."""
+    file = folder / default_name(bench.site.config.site_name)
+    try:
+        bundle = await bundled(bench, reason)
+        folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(replace_file, file, bundle)
+        for old in sorted(folder.glob("*.zip"), key=lambda path: path.stat().st_mtime)[:-KEPT_INCIDENTS]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        log.error("incident not kept", file=str(file), reason=error.strerror)
+    else:
+        log.info("incident kept", file=str(file), reason=reason)
 
 
 async def bundled(bench: Bench, reason: str) -> bytes:

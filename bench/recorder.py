@@ -4,6 +4,8 @@ What a link receives or sends is appended to a chunk of bytes behind a small hea
 up, and the oldest go. Nothing is decoded or formatted before somebody asks.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
@@ -11,12 +13,14 @@ from functools import partial
 from math import inf
 from struct import Struct
 from time import monotonic
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bench.ticks import TickLog
-from dertwin.scenario.document import LoadedScenario
-from dertwin.scenario.run import ScenarioResult
 from dertwin.site import Site
+
+if TYPE_CHECKING:  # a service that runs no scenario shall not wait for this
+    from dertwin.scenario.document import LoadedScenario
+    from dertwin.scenario.run import ScenarioResult
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_AGE_S = 600.0

@@ -13,7 +13,7 @@ import uvloop
 
 from bench.app import Bench
 from bench.check import CheckedSite, check_site
-from bench.log import WARNING, set_up_logging
+from bench.log import INFO, WARNING, set_up_logging
 from bench.plant import Ems, run_ems
 from bench.recorder import Recorder
 from bench.scenario_view import ScenarioView, summary
@@ -44,7 +44,9 @@ def run(options: argparse.Namespace) -> int:
         set_up_logging(WARNING)
         result = run_ems(checked, loaded, load_ems(options.ems))
     else:
-        set_up_logging()
+        set_up_logging(
+            WARNING if sys.stdout.isatty() else INFO
+        )  # the view has its own lines for what happens
         if not checked.config.real_time:
             problem = "false is not allowed here; use true, or an EMS in Python with --ems"
             raise ConfigErrors([ConfigError(str(options.config), "real_time", problem)])
@@ -84,15 +86,14 @@ async def _live(checked: CheckedSite, loaded: LoadedScenario) -> ScenarioResult:
         async with Bench(checked, Recorder()) as bench:
             await bench.settled()
             print("\n".join(reachable(bench)), flush=True)
-            with view.shown():
-                scenario = BenchScenario(bench, loaded, recorded_exchanges(bench), view.tell)
-                while not scenario.over.is_set():
-                    view.refresh(scenario)
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(_either(scenario.over, stop), REFRESH_S)
-                    if stop.is_set():
-                        scenario.stop()
+            scenario = BenchScenario(bench, loaded, recorded_exchanges(bench), view.tell)
+            while not scenario.over.is_set():
                 view.refresh(scenario)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(_either(scenario.over, stop), REFRESH_S)
+                if stop.is_set():
+                    scenario.stop()
+            view.refresh(scenario)
     return scenario.result()
 
 

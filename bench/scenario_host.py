@@ -1,21 +1,27 @@
 """Scenarios on a running service: one at a time, told to start and to stop from outside."""
 
+from __future__ import annotations
+
+import asyncio
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
 from bench.app import Bench
-from bench.scenarios import BenchScenario, check_wires
 from dertwin.config_errors import ConfigError, ConfigErrors
-from dertwin.scenario.document import load_scenario
-from dertwin.scenario.record import Happened
-from dertwin.scenario.run import CaseResult, Exchanges, ScenarioResult
+from dertwin.devices.device import Device
+
+if TYPE_CHECKING:  # a service that runs no scenario shall not wait for this
+    from bench.scenarios import BenchScenario
+    from dertwin.scenario.document import LoadedScenario
+    from dertwin.scenario.record import Happened
+    from dertwin.scenario.run import CaseResult, ScenarioResult
 
 log = structlog.get_logger()
 
@@ -35,16 +41,15 @@ class ScenarioHost:
     def __init__(
         self,
         bench: Bench,
-        exchanges: Exchanges = lambda _: (),
-        failed: Callable[[Bench, ScenarioResult], None] | None = None,
+        incidents: Path | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Run nothing yet. `failed` hears of each result that is no pass."""
+        """Run nothing yet. What failed is kept in the folder `incidents`, if there is one."""
         self.current: BenchScenario | None = None
         self.events: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._bench = bench
-        self._exchanges = exchanges
-        self._failed = failed
+        self._incidents = incidents
+        self._keeping: set[asyncio.Task[None]] = set()
         self._now = now
 
     @property
@@ -52,33 +57,26 @@ class ScenarioHost:
         """Tell whether a scenario is under way."""
         return self.current is not None and not self.current.over.is_set()
 
-    def start(self, name: str, files: Mapping[str, str]) -> dict[str, Any]:
+    async def start(self, name: str, files: Mapping[str, str]) -> dict[str, Any]:
         """Start the scenario `name` among files, given by name and content; return its status.
 
         Files beside it are what it reads, such as recordings. Raises ConfigErrors if it has faults, or
         when another one is running.
         """
+        devices = self._bench.site.devices
+        # Beside the loop, which has requests to answer meanwhile.
+        loaded = await asyncio.to_thread(_load, name, files, devices)
         if self.running:
             assert self.current is not None
             running = f"the scenario {self.current.name!r} is running; stop it first, or wait"
             raise ConfigErrors([ConfigError(name, "", running)])
-        with TemporaryDirectory() as folder:
-            for file, content in files.items():
-                path = Path(folder, file)
-                if not path.resolve().is_relative_to(Path(folder).resolve()):
-                    raise ConfigErrors([ConfigError(name, "", f"{file!r} lies outside of its folder")])
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(content)
-            try:
-                loaded = load_scenario(Path(folder, name), self._bench.site.devices)
-                check_wires(self._bench, loaded)
-            except ConfigErrors as errors:
-                raise ConfigErrors(
-                    [each._replace(file=each.file.removeprefix(f"{folder}/")) for each in errors.errors]
-                ) from None
+        from bench.scenarios import BenchScenario, check_wires, recorded_exchanges
+
+        check_wires(self._bench, loaded)
         self.events.clear()
         log.info("scenario started", scenario=loaded.name, cases=len(loaded.cases))
-        self.current = BenchScenario(self._bench, loaded, self._exchanges, self._tell, self._over)
+        source = recorded_exchanges(self._bench)
+        self.current = BenchScenario(self._bench, loaded, source, self._tell, self._over)
         return self.status()
 
     def stop(self) -> dict[str, Any]:
@@ -118,8 +116,31 @@ class ScenarioHost:
     def _over(self, result: ScenarioResult) -> None:
         verdict = "passed" if result.passed else "failed" if result.complete else "not complete"
         log.info("scenario over", scenario=result.scenario, verdict=verdict)
-        if self._failed and result.complete and not result.passed:
-            self._failed(self._bench, result)
+        if self._incidents and result.complete and not result.passed:
+            from bench.incident import keep_incident
+
+            reason = f"the scenario {result.scenario} failed"
+            keeping = asyncio.create_task(keep_incident(self._bench, self._incidents, reason))
+            self._keeping.add(keeping)
+            keeping.add_done_callback(self._keeping.discard)
+
+
+def _load(name: str, files: Mapping[str, str], devices: Mapping[str, Device]) -> LoadedScenario:
+    """Return the scenario `name` among files. Raises ConfigErrors, which name files as they were given."""
+    from dertwin.scenario.document import load_scenario
+
+    with TemporaryDirectory() as folder:
+        for file, content in files.items():
+            path = Path(folder, file)
+            if not path.resolve().is_relative_to(Path(folder).resolve()):
+                raise ConfigErrors([ConfigError(name, "", f"{file!r} lies outside of its folder")])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        try:
+            return load_scenario(Path(folder, name), devices)._replace(file=name)
+        except ConfigErrors as errors:
+            told = [each._replace(file=each.file.removeprefix(f"{folder}/")) for each in errors.errors]
+            raise ConfigErrors(told) from None
 
 
 def _case(case: CaseResult) -> dict[str, Any]:

@@ -1,21 +1,17 @@
 """What a person sees of a scenario while it runs: a live view on a terminal, lines elsewhere."""
 
 import math
+import shutil
+import sys
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from bench.scenarios import BenchScenario
 from dertwin.scenario.record import Happened
 from dertwin.scenario.run import CaseResult, ScenarioResult
 
 _SHOWN_EVENTS = 8
-_STYLES = {"passed": "green", "failed": "bold red", "pending": "yellow"}
+_COLOURS = {"passed": "32", "failed": "1;31", "pending": "33"}
 _MARKS = {"passed": "ok", "failed": "FAILED", "pending": "..."}
 
 
@@ -23,42 +19,41 @@ class ScenarioView:
     """Shows one scenario; `tell` takes what happens, `refresh` shows how things stand."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False)
+        self.live = sys.stdout.isatty()
         self._last: deque[Happened] = deque(maxlen=_SHOWN_EVENTS)
-        self._live: Live | None = None
-
-    def shown(self) -> AbstractContextManager[object]:
-        """Return the context in which the live view is there; it does nothing when nobody watches."""
-        if not self._console.is_terminal:
-            return nullcontext()
-        self._live = Live(console=self._console, auto_refresh=False)
-        return self._live
+        self._shown_lines = 0
 
     def tell(self, happened: Happened) -> None:
         """Take something that happened."""
         self._last.append(happened)
-        if self._live is None:
+        if not self.live:
             print(line(happened), flush=True)
 
     def refresh(self, scenario: BenchScenario) -> None:
-        """Show how things stand now."""
-        if self._live is not None:
-            self._live.update(self._picture(scenario), refresh=True)
+        """Show how things stand now, in the place of what was shown before."""
+        if not self.live:
+            return
+        width = shutil.get_terminal_size().columns
+        lines = [(text[: width - 1], colour) for text, colour in self._picture(scenario)]
+        back = f"\033[{self._shown_lines}F\033[J" if self._shown_lines else ""
+        print(back + "\n".join(f"\033[{colour}m{text}\033[0m" for text, colour in lines), flush=True)
+        self._shown_lines = len(lines)
 
-    def _picture(self, scenario: BenchScenario) -> Group:
+    def _picture(self, scenario: BenchScenario) -> list[tuple[str, str]]:
+        """Return the lines to show, each with its colour."""
         number, count = scenario.run.progress
         case = scenario.result().cases[-1]
         title = f"{scenario.name}  {case.duration_s:.0f} s"
         if count > 1:
             title += f"  case {number} of {count}: {case.name}"
-        table = Table(box=None, show_header=False, padding=(0, 1))
-        for check in case.checks:
-            margin = f"margin {check.margin:.4g}" if math.isfinite(check.margin) else ""
-            table.add_row(
-                Text(_MARKS[check.outcome], _STYLES[check.outcome]), check.text, Text(margin, "dim")
-            )
-        events = [Text(line(each), _STYLES.get(each.kind, "dim")) for each in self._last]
-        return Group(Text(title, "bold"), table, *events)
+        return [
+            (title, "1"),
+            *(
+                (f"  {_MARKS[check.outcome]:<7} {check.text}{_by(check.margin)}", _COLOURS[check.outcome])
+                for check in case.checks
+            ),
+            *((line(each), _COLOURS.get(each.kind, "2")) for each in self._last),
+        ]
 
 
 def line(happened: Happened) -> str:

@@ -20,14 +20,12 @@ from bench.check import CheckedSite, check_site
 from bench.chronicle import Chronicle
 from bench.control import ControlLink, own_path, verbs
 from bench.http import HttpLink, pages
-from bench.incident import IncidentFolder
 from bench.links.link import Link
 from bench.links.supervise import LinkStatus, supervise
 from bench.log import set_up_logging
 from bench.notify import Notifier, tell
 from bench.recorder import Recorder
 from bench.scenario_host import ScenarioHost
-from bench.scenarios import recorded_exchanges
 from bench.state import SAVE_EVERY_S, StateKeeper
 from bench.web_config import Access
 from dertwin.bindings import RtuBinding
@@ -82,8 +80,7 @@ async def _serve(checked: CheckedSite, access: Access, options: RunOptions) -> i
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     bench = Bench(checked, Recorder())
     bench.observers.append(Chronicle(bench).observe)
-    incidents = IncidentFolder(options.state_dir / "incidents") if options.state_dir else None
-    scenarios = ScenarioHost(bench, recorded_exchanges(bench), incidents.keep if incidents else None)
+    scenarios = ScenarioHost(bench, options.state_dir / "incidents" if options.state_dir else None)
     _log_site(bench)
     keeper = StateKeeper(options.state_dir, options.save_every_s) if options.state_dir else None
     if keeper:

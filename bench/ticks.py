@@ -4,6 +4,8 @@ The log is cut into blocks, each of which begins with the state of the site; the
 something is overridden or faulty a block goes on, as such a state would not be all there is.
 """
 
+from __future__ import annotations
+
 import marshal
 import pickle
 import zlib
@@ -11,15 +13,17 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from dertwin.devices.device import Command, Device
 from dertwin.faults import Fault
 from dertwin.overrides import Override
-from dertwin.scenario.document import LoadedScenario
 from dertwin.scenario.signals import Requests
 from dertwin.site import Site, SiteSnapshot, SiteState
 from dertwin.stepping import TOLERANCE
+
+if TYPE_CHECKING:  # a service that runs no scenario shall not wait for this
+    from dertwin.scenario.document import LoadedScenario
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_AGE_S = 600.0

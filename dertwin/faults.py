@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dertwin.config_errors import use
 from dertwin.devices.device import UNIMPAIRED, Command, Conditions, Device, Impairment
@@ -30,6 +30,8 @@ RESETS: Mapping[str, Command] = {
 
 class Fault(FrozenModel):
     """What all device faults have: the asset id of the device, and how long the fault lasts (s)."""
+
+    model_config = ConfigDict(defer_build=True)  # a service that has no fault shall not wait for it
 
     device: str = Field(min_length=1)
     duration: float = Field(gt=0)

@@ -40,6 +40,10 @@ def make(**more: Any) -> tuple[Bench, ScenarioHost]:
     return bench, ScenarioHost(bench, now=lambda: 1000.0 + bench.site.time_s, **more)
 
 
+def begin(host: ScenarioHost, name: str, given: dict[str, str]) -> dict[str, Any]:
+    return asyncio.run(host.start(name, given))
+
+
 def files(**changed: Any) -> dict[str, str]:
     return {"s.yaml": yaml.safe_dump({**SCENARIO, **changed})}
 
@@ -54,7 +58,7 @@ def metrics(bench: Bench, host: ScenarioHost) -> list[str]:
 def test_a_scenario_runs_with_the_steps_of_the_site_and_tells_how_it_stands() -> None:
     bench, host = make()
     assert host.status() == {"scenario": None, "running": False}
-    assert host.start("s.yaml", files())["running"]
+    assert begin(host, "s.yaml", files())["running"]
     bench.tick()
     status = host.status()
     assert status["cases"][0]["expectations"][0]["outcome"] == "pending"
@@ -67,26 +71,13 @@ def test_a_scenario_runs_with_the_steps_of_the_site_and_tells_how_it_stands() ->
     assert bench.scenario is None
 
 
-def test_a_verdict_that_is_no_pass_is_told_to_whoever_keeps_incidents() -> None:
-    failed: list[str] = []
-    bench, host = make(failed=lambda _, result: failed.append(result.scenario))
-    host.start("s.yaml", files())
-    for _ in range(11):
-        bench.tick()
-    assert failed == []
-    host.start("s.yaml", files(scenario="bad", steps=[{"expect": {"never": "bess-1.soc > 0", "for": 1}}]))
-    bench.tick()
-    bench.tick()
-    assert failed == ["bad"]
-
-
 def test_one_scenario_runs_at_a_time() -> None:
     bench, host = make()
-    host.start("s.yaml", files())
+    begin(host, "s.yaml", files())
     with pytest.raises(ConfigErrors, match="the scenario 'start' is running; stop it first, or wait"):
-        host.start("s.yaml", files())
+        begin(host, "s.yaml", files())
     assert host.stop()["complete"] is False
-    host.start("s.yaml", files())
+    begin(host, "s.yaml", files())
     bench.tick()
 
 
@@ -94,7 +85,7 @@ def test_a_reload_stops_the_scenario_as_the_site_is_another_then() -> None:
     async def reload() -> None:
         bench, host = make()
         async with bench:
-            host.start("s.yaml", files())
+            await host.start("s.yaml", files())
             await bench.reload(check_site({**SITE, "site_name": "other"}))
         assert not host.running
         assert host.status()["complete"] is False
@@ -105,7 +96,7 @@ def test_a_reload_stops_the_scenario_as_the_site_is_another_then() -> None:
 def test_faults_of_a_scenario_are_told_by_the_name_that_the_sender_gave() -> None:
     _, host = make()
     with pytest.raises(ConfigErrors) as refused:
-        host.start("s.yaml", files(steps=[{"do": {"write": {"bess-9.power": 1}}}]))
+        begin(host, "s.yaml", files(steps=[{"do": {"write": {"bess-9.power": 1}}}]))
     assert [error.file for error in refused.value.errors] == ["s.yaml"]
 
 
@@ -117,18 +108,18 @@ def test_files_beside_the_scenario_are_found_and_stay_in_their_folder() -> None:
             "expect": {"that": "site.load_w == 700", "within": 2},
         }
     ]
-    host.start("s.yaml", {**files(steps=steps), "data/load.csv": "0,700\n9,700\n"})
+    begin(host, "s.yaml", {**files(steps=steps), "data/load.csv": "0,700\n9,700\n"})
     for _ in range(12):
         bench.tick()
     assert host.status()["passed"]
     with pytest.raises(ConfigErrors, match="lies outside of its folder"):
-        host.start("s.yaml", {**files(), "../evil": "x"})
+        begin(host, "s.yaml", {**files(), "../evil": "x"})
 
 
 def test_prometheus_sees_expectations_verdict_and_events() -> None:
     bench, host = make()
     assert metrics(bench, host) == ['dertwin_scenario_running{site="yard"} 0']
-    host.start("s.yaml", files())
+    begin(host, "s.yaml", files())
     bench.tick()
     assert 'dertwin_scenario_expectations{site="yard",scenario="start",outcome="pending"} 1' in metrics(
         bench, host
@@ -146,7 +137,7 @@ def test_prometheus_sees_expectations_verdict_and_events() -> None:
 
 def test_a_scenario_that_cannot_go_on_does_not_stop_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, host = make()
-    host.start("s.yaml", files())
+    begin(host, "s.yaml", files())
     assert host.current is not None
 
     def fail(*_: object) -> Callable[[], None]:
