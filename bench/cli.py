@@ -197,6 +197,9 @@ def _add_scenario(commands: Any) -> None:
         help="an EMS written in Python: it runs in simulated time, as fast as the machine goes",
     )
     run.add_argument("--fallback", choices=("pty", "none"), help="as for `dertwin run`")
+    run.add_argument(
+        "--report", type=Path, metavar="FOLDER", help="write report.html, junit.xml and plain data there"
+    )
     start = verbs.add_parser("start", help="run a scenario on the service that is running here")
     start.add_argument("file", type=Path, help="scenario, YAML or JSON")
     start.add_argument("--wait", action="store_true", help="until its end; the exit status is the verdict")

@@ -7,15 +7,12 @@ may be done by another thread.
 import asyncio
 import io
 import json
-import math
 import os
-import platform
 import sys
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +28,7 @@ from bench.metrics import registry
 from bench.pcapng import capture, decoding
 from bench.recorder import Frame
 from bench.ticks import Ticks
-from dertwin import __version__
+from bench.verdict import plain, verdict, versions
 from dertwin.config import SiteConfig
 from dertwin.physics.series import Series
 from dertwin.scenario.document import LoadedScenario
@@ -51,7 +48,6 @@ ABOUT, SITE, TICKS, EXCHANGES, RESULT = (
 )
 FRAMES, METRICS, MAPS = "frames.pcapng", "metrics.txt", "register_maps"
 SWITCH_INTERVAL_S = 0.0005
-_PACKAGES = ("pydantic", "pyserial", "prometheus-client")
 
 
 class Incident(NamedTuple):
@@ -149,37 +145,6 @@ def default_name(site_name: str) -> str:
     return f"{stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.zip"
 
 
-def verdict(result: ScenarioResult) -> dict[str, Any]:
-    """Return what came of a scenario as what JSON can hold, without the recorded signals."""
-    return {
-        "scenario": result.scenario,
-        "passed": result.passed,
-        "complete": result.complete,
-        "cases": [
-            {
-                "name": case.name,
-                "passed": case.passed,
-                "duration_s": case.duration_s,
-                "missed": list(case.missed),
-                "checks": [_plain(check._asdict()) for check in case.checks],
-                "verdicts": [
-                    {
-                        "pack": each.pack,
-                        "edition": each.edition,
-                        "started_s": each.started_s,
-                        "requirements": [
-                            _plain(requirement._asdict() | {"met": requirement.met})
-                            for requirement in each.requirements
-                        ],
-                    }
-                    for each in case.verdicts
-                ],
-            }
-            for case in result.cases
-        ],
-    }
-
-
 def _files(incident: Incident) -> Iterator[tuple[str, Iterable[bytes]]]:
     """Yield the name and the content, in pieces, of each file of a bundle."""
     yield ABOUT, [_json(_about(incident))]
@@ -213,12 +178,7 @@ def _about(incident: Incident) -> dict[str, Any]:
         "site": incident.config.site_name,
         "scenario": scenario_name(ticks.scenario) if ticks and ticks.scenario else None,
         "seed": incident.result.seed if incident.result else None,
-        "versions": {
-            "dertwin": __version__,
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            **{name: version(name) for name in _PACKAGES},
-        },
+        "versions": versions(),
         "decode": f"tshark -r {FRAMES} {' '.join(decoding(incident.units))}",
     }
 
@@ -266,15 +226,7 @@ def _exchange(exchange: Exchange, start_s: float) -> bytes:
         "request": exchange.request.hex(),
         "reply": exchange.reply.hex(),
     }
-    return json.dumps(_plain(content)).encode() + b"\n"
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with what JSON has no word for as text."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
+    return json.dumps(plain(content)).encode() + b"\n"
 
 
 def _json(content: Mapping[str, Any] | Sequence[Any]) -> bytes:

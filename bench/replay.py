@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, TextIO
 from pydantic import ValidationError
 
 from bench import tick_file
-from bench.incident import ABOUT, EXCHANGES, FORMAT, RESULT, SITE, TICKS, verdict
+from bench.incident import ABOUT, EXCHANGES, FORMAT, RESULT, SITE, TICKS
 from bench.state import NotAState
 from bench.ticks import Act, Counted, Entry, Step, Stopped, digest
+from bench.verdict import verdict
 from dertwin.config import load_site
 from dertwin.config_errors import ConfigError, ConfigErrors
 from dertwin.devices.device import Command

@@ -6,7 +6,9 @@ import contextlib
 import importlib.util
 import signal
 import sys
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import uvloop
@@ -16,6 +18,7 @@ from bench.check import CheckedSite, check_site
 from bench.log import INFO, WARNING, set_up_logging
 from bench.plant import Ems, run_ems
 from bench.recorder import Recorder
+from bench.report import Context, write_report
 from bench.scenario_view import ScenarioView, summary
 from bench.scenarios import BenchScenario, check_wires, recorded_exchanges
 from bench.serve import reachable, with_fallback
@@ -40,6 +43,9 @@ def check(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     """Run a scenario; return 0 if it passed, 1 if it failed, 3 if it was stopped. Raises ConfigErrors."""
     checked, loaded = _read(options)
+    if options.report:
+        _make(options.report)
+    started_at, started = datetime.now().astimezone(), time.monotonic()
     if options.ems:
         set_up_logging(WARNING)
         result = run_ems(checked, loaded, load_ems(options.ems))
@@ -52,7 +58,30 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigErrors([ConfigError(str(options.config), "real_time", problem)])
         result = uvloop.run(_live(checked, loaded))
     summary(result)
+    if options.report:
+        took_s = time.monotonic() - started
+        context = Context(loaded, str(options.config), checked.config, options.ems or "", started_at, took_s)
+        _report(result, context, options.report)
     return PASSED if result.passed else FAILED if result.complete else NOT_COMPLETE
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of the report before anything runs: that it cannot be made is better known then."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"{folder} cannot be made: {error.strerror}; use another folder"
+        raise ConfigErrors([ConfigError("", "--report", problem)]) from error
+
+
+def _report(result: ScenarioResult, context: Context, folder: Path) -> None:
+    """Write the report; what is wrong with a disk does not change the verdict."""
+    try:
+        write_report(result, context, folder)
+    except OSError as error:
+        print(f"{error.filename or folder}: cannot be written: {error.strerror}", file=sys.stderr)
+    else:
+        print(f"report: {folder / 'report.html'}")
 
 
 def load_ems(name: str) -> Ems:

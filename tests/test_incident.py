@@ -15,10 +15,11 @@ from support.sites import MAP, rtu
 from bench import incident, ticks
 from bench.app import Bench
 from bench.check import check_site
-from bench.incident import gather, verdict, write
+from bench.incident import gather, write
 from bench.recorder import RECEIVED, SENT, Recorder
 from bench.replay import replay, tables
 from bench.scenarios import BenchScenario
+from bench.verdict import verdict
 from dertwin.config import load_site
 from dertwin.config_errors import ConfigErrors
 from dertwin.modbus import mbap

@@ -46,6 +46,23 @@ def test_the_exit_status_is_the_verdict_on_an_ems_in_python(folder: Path) -> Non
     assert "FAILED  never bess-1.active_power_w > 5000 for 5 s, margin -1000" in bad.stdout
 
 
+def test_the_report_is_written_whatever_the_verdict(folder: Path) -> None:
+    for ems, verdict in (("ems.py:ems", "passed"), ("wild.py:ems", "failed")):
+        done = dertwin(folder, "run", "limit.yaml", "--ems", ems, "--report", "new/report")
+        assert done.stdout.endswith(f"limit: {verdict}\nreport: new/report/report.html\n")
+        assert json.loads((folder / "new/report/result.json").read_text())["ems"] == ems
+        assert verdict.upper() in (folder / "new/report/report.html").read_text()
+    assert sorted(each.name for each in (folder / "new/report/case-1").iterdir()) == [
+        "commands.csv", "events.csv", "requirements.csv", "signals.csv",
+    ]  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(folder: Path) -> None:
+    done = dertwin(folder, "run", "limit.yaml", "--ems", "ems.py:ems", "--report", "ems.py/report")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == ("--report: ems.py/report cannot be made: Not a directory; use another folder\n")
+
+
 def test_an_ems_that_meets_a_refusal_it_did_not_expect_has_ended(folder: Path) -> None:
     (folder / "ems.py").write_text(
         "def ems(plant):\n    plant.write('bess-1', 'start_stop_standby', 9)\n    yield 1\n"

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from dertwin.scenario.conditions import Condition, Read, compiled
+from dertwin.scenario.conditions import All, Any_, Condition, Not, Read, compiled
 from dertwin.schema import FrozenModel
 from dertwin.stepping import TOLERANCE
 
@@ -40,8 +40,10 @@ class Expectation(FrozenModel):
 
     def in_words(self) -> str:
         """Return the expectation as a sentence of its own."""
-        if self.name:
-            return self.name
+        return self.name or self.terms()
+
+    def terms(self) -> str:
+        """Return what is expected, and in which times, whatever its name is."""
         times = [f"within {self.within:g} s"] if self.within is not None else []
         times += [f"for {self.for_:g} s"] if self.for_ is not None else []
         what = f"never {_words(self.never)}" if self.never is not None else _words(self.that)
@@ -61,6 +63,7 @@ class Checked(NamedTuple):
     decided_s: float
     margin: float
     became_s: float
+    expectation: Expectation
 
 
 class Watch:
@@ -110,7 +113,13 @@ class Watch:
         margin = self._least if held and math.isfinite(self._least) else self._best
         became_s = self._true_since_s - self._armed_s
         return Checked(
-            self.expectation.in_words(), self._outcome, self._armed_s, self._decided_s, margin, became_s
+            self.expectation.in_words(),
+            self._outcome,
+            self._armed_s,
+            self._decided_s,
+            margin,
+            became_s,
+            self.expectation,
         )
 
     def _must_not(self, now_s: float, margin: float) -> None:
@@ -149,9 +158,10 @@ class Watch:
 
 def _words(condition: Condition | None) -> str:
     match condition:
-        case str():
-            return condition
-        case None:
-            return ""
-    ((kind, inner),) = condition.model_dump(by_alias=True).items()
-    return f"{kind} of {inner}" if isinstance(inner, list) else f"{kind} {inner}"
+        case All(all=parts):
+            return f"all of ({'; '.join(map(_words, parts))})"
+        case Any_(any=parts):
+            return f"any of ({'; '.join(map(_words, parts))})"
+        case Not():
+            return f"not ({_words(condition.not_)})"
+    return condition or ""
