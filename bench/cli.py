@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
     read = commands.add_parser("read", help="read a device's registers by name through its map")
     _add_device(read)
-    read.add_argument("names", nargs="*", help="registers to read (default: all)")
+    read.add_argument("names", nargs="*", help="registers to read, or bits of them (default: all)")
     read.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     read.add_argument(
         "--watch",
@@ -152,7 +152,9 @@ def _parser() -> argparse.ArgumentParser:
 
     write = commands.add_parser("write", help="write a device's registers by name through its map")
     _add_device(write)
-    write.add_argument("values", nargs="+", metavar="NAME=VALUE", help="in the unit of the map")
+    write.add_argument(
+        "values", nargs="+", metavar="NAME=VALUE", help="in the unit of the map, or one of its labels"
+    )
     write.set_defaults(command=_write)
 
     add_commands(commands)
@@ -221,7 +223,9 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     """Add what `read` and `write` have in common: where the device is, and its map."""
     parser.add_argument("target", help="HOST:PORT for Modbus TCP, or the path of a serial port")
     parser.add_argument("map", help="register map: a path or the name of a shipped one")
-    parser.add_argument("-u", "--unit", type=unit_id, default=1, help="unit id (default 1)")
+    parser.add_argument(
+        "-u", "--unit", type=unit_id, default=1, help="unit id (default 1; 0 on a line: all units)"
+    )
     parser.add_argument("--rtu-over-tcp", action="store_true", help="HOST:PORT takes RTU frames")
     parser.add_argument("--baudrate", type=baudrate, default=9600)
     parser.add_argument("--parity", choices=("N", "E", "O"), default="N")

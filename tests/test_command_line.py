@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -29,6 +30,14 @@ BROKEN = {
         },
     ],
 }
+
+BITS = """
+registers:
+  - {name: status, type: bitfield, address: 0, count: 1, func: 0x04, direction: read,
+     bits: {0: engine_running, 2: auto_mode, 4: preheat_on}}
+  - {name: heartbeat, internal_name: heartbeat, type: uint16, address: 1, count: 1, func: 0x06,
+     direction: write}
+"""
 
 Dertwin = Callable[..., tuple[int, str, str]]
 
@@ -215,6 +224,11 @@ def test_a_value_that_does_not_fit_or_is_refused_is_one_line(
         (("write", "MAP", "soc=50"), '"soc" cannot be written; '),
         (("write", "MAP", "heartbeat"), '"heartbeat" is not NAME=VALUE with a number'),
         (("write", "MAP", "heartbeat=abc"), '"heartbeat=abc" is not NAME=VALUE with a number'),
+        (
+            ("write", "MAP", "start_stop_standby=ruin"),
+            '"start_stop_standby=ruin" is not NAME=VALUE with a number or a label; the closest is run; '
+            "use one of run, stop, standby",
+        ),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else "",
 )
@@ -239,14 +253,101 @@ def test_a_wrong_unit_id_map_or_address_is_one_line_that_helps(
             (battery, "chp_modbus.yaml"),
             "discrete inputs at 0 of unit 1: exception 02, the device has no such",
         ),
-        ((f"127.0.0.1:{free_port()}", *read[1:]), "is the service running"),
-        ((tmp_path / "no_port", *read[1:]), "is the service running"),
+        ((f"127.0.0.1:{free_port()}", *read[1:]), "connection refused; is the service running"),
+        (("no.such.host.invalid:502", *read[1:]), "is the address right?"),
+        ((tmp_path / "no_port", *read[1:]), "no_port: does not exist; use HOST:PORT, or a serial port"),
+        ((tmp_path, *read[1:]), f"cannot open {tmp_path}: is not a serial port"),
     ):
         status, out, err = dertwin("read", *words)
         assert (status, out) == (1, "")
         assert err.startswith("dertwin read: ")
         assert problem in err
         assert err.count("\n") == 1
+
+
+def test_a_value_may_be_given_by_its_label(dertwin: Dertwin, battery: str) -> None:
+    for text, shown in (("Standby", "3 standby"), ("run", "1 run"), ("2", "2 stop")):
+        answer = dertwin("write", battery, "bess_modbus.yaml", f"start_stop_standby={text}")
+        assert answer == (0, f"start_stop_standby = {shown}\n", "")
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[str]:
+    """Serve two engines on a virtual line; yield the client's end."""
+    (tmp_path / "bits.yaml").write_text(BITS)
+    binding = {
+        "kind": "modbus_rtu",
+        "port": str(tmp_path / "line"),
+        "fallback": "pty",
+        "register_map": "bits.yaml",
+    }
+    assets = [{"type": "chp", "protocols": [{**binding, "unit_id": unit_id}]} for unit_id in (1, 2)]
+    with service({"assets": assets}, tmp_path):
+        yield str(tmp_path / "line_client")
+
+
+def test_a_bitfield_is_shown_with_the_names_of_its_bits_and_each_may_be_read_by_name(
+    dertwin: Dertwin, line: str, tmp_path: Path
+) -> None:
+    read = ("read", line, tmp_path / "bits.yaml")
+    status, out, err = dertwin(*read, "status")
+    assert (status, err) == (0, "")
+    assert out.split() == ["status", "20", "auto_mode,", "preheat_on"]
+    status, out, _ = dertwin(*read, "engine_running", "auto_mode", "--json")
+    assert (status, json.loads(out)) == (0, {"engine_running": 0, "auto_mode": 1})
+    status, out, _ = dertwin(*read, "auto_mode")
+    assert out.split() == ["auto_mode", "1"]
+    assert dertwin("write", *read[1:], "auto_mode=1")[0] == 78
+
+
+def test_a_broadcast_reaches_all_units_of_a_line_and_waits_for_no_reply(
+    dertwin: Dertwin, line: str, tmp_path: Path
+) -> None:
+    where = line, tmp_path / "bits.yaml"
+    sent = "heartbeat: sent to all units; no reply is due\n"
+    assert dertwin("write", *where, "-u", 0, "heartbeat=6", "heartbeat=7") == (0, sent * 2, "")
+    for unit_id in (1, 2):
+        assert dertwin("read", *where, "-u", unit_id, "heartbeat", "--json")[1] == '{"heartbeat": 7.0}\n'
+    status, out, err = dertwin("read", *where, "-u", 0, "heartbeat")
+    assert (status, out) == (1, "")
+    assert (
+        err == "dertwin read: unit 0 means all units of a line, and none replies; use -u with the id of one\n"
+    )
+
+
+def test_unit_0_on_modbus_tcp_is_the_server_itself_and_replies(dertwin: Dertwin, battery: str) -> None:
+    answer = dertwin("write", battery, "bess_modbus.yaml", "-u", 0, "heartbeat=5")
+    assert answer == (0, "heartbeat = 5\n", "")
+
+
+def test_a_port_that_another_program_has_is_told_as_that(dertwin: Dertwin, line: str, tmp_path: Path) -> None:
+    theirs = line.removesuffix("_client")
+    status, out, err = dertwin("read", theirs, tmp_path / "bits.yaml")
+    assert (status, out) == (1, "")
+    assert (
+        err == f"dertwin read: cannot open {theirs}: in use by another program; `dertwin ports` shows which\n"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not")
+def test_a_port_that_this_user_may_not_open_is_told_with_the_remedy(dertwin: Dertwin, line: str) -> None:
+    with TemporaryDirectory() as folder:  # which others may look into, as into /dev
+        os.chmod(folder, 0o755)
+        port, registers = Path(folder, "port"), Path(folder, "bits.yaml")
+        port.symlink_to(os.readlink(line))
+        registers.write_text(BITS)
+        os.chmod(port, 0o600)
+        assert dertwin("read", port, registers)[0] == 0, "all that it needs is loaded now"
+        os.seteuid(65534)
+        try:
+            status, _, err = dertwin("read", port, registers)
+        finally:
+            os.seteuid(0)
+    assert status == 1
+    assert err == (
+        f"dertwin read: cannot open {port}: permission denied; "
+        "add this user to the group dialout and log in again\n"
+    )
 
 
 def test_arguments_that_make_no_sense_are_refused_with_the_usage() -> None:

@@ -214,7 +214,7 @@ def test_a_port_in_use_is_not_disturbed(check: Check, wired: Pair) -> None:
 
     with open_port(str(wired.port), RtuBinding(kind="modbus_rtu", port=str(wired.port))):
         status, _, err = check(wired.port, wired.client)
-    assert (status, err) == (1, f"{wired.port}: in use by another program\n")
+    assert (status, err) == (1, f"{wired.port}: in use by another program; `dertwin ports` shows which\n")
 
 
 @pytest.mark.parametrize(
