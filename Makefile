@@ -126,7 +126,7 @@ packages-test: NEEDED := $(RUN_PACKAGES) mbpoll=mbpoll umockdev-wrapper=umockdev
   prometheus=prometheus curl=curl tshark=tshark systemd-analyze=systemd systemd-nspawn=systemd-container \
   /usr/sbin/nft=nftables /usr/sbin/sshd=openssh-server /usr/sbin/chronyd=chrony \
   /usr/sbin/wpa_supplicant=wpasupplicant mcopy=mtools mkfs.vfat=dosfstools \
-  sfdisk=fdisk zstd=zstd mksquashfs=squashfs-tools mkimage=u-boot-tools $(SYSTEMD_PACKAGES)
+  sfdisk=fdisk ss=iproute2 zstd=zstd mksquashfs=squashfs-tools mkimage=u-boot-tools $(SYSTEMD_PACKAGES)
 packages-bench: NEEDED := $(RUN_PACKAGES) gcc=gcc /usr/include/modbus/modbus.h=libmodbus-dev
 packages-container: NEEDED := $(RUN_PACKAGES) buildah=buildah mmdebstrap=mmdebstrap
 packages-image: NEEDED := $(RUN_PACKAGES) mmdebstrap=mmdebstrap arch-test=arch-test \

@@ -1,6 +1,7 @@
 """Modbus on TCP sockets: Modbus TCP (MBAP), and RTU frames on a socket."""
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -112,6 +113,9 @@ class TcpLink:
         except OSError as error:
             # Event loops word it at length, each in its own way; name resolution has negative numbers.
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            if error.errno == errno.EADDRINUSE:
+                shows_whose = f"`ss -tanp sport = :{self._port}` shows whose"
+                reason += f", by another server or as an end of a connection; {shows_whose}"
             raise LinkDown(f"cannot listen on {self._where}: {reason}") from error
         for listener in server.sockets:  # connections inherit the options
             for option, value in _SOCKET_OPTIONS:

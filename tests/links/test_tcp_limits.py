@@ -1,7 +1,9 @@
 """What a TCP server does not let its clients do: take all connections, all memory, all time."""
 
+import re
 import select
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,8 +140,27 @@ def test_a_port_in_use_is_served_within_two_seconds_after_it_is_free(tmp_path: P
             assert len(ask(port)) == 4
             assert time.monotonic() - freed < 2.0
     states = [(line["event"], line.get("reason")) for line in log if str(port) in line["link"]]
-    reason = f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    reason = (
+        f"cannot listen on 127.0.0.1:{port}: Address already in use, by another server or as an end of a "
+        f"connection; `ss -tanp sport = :{port}` shows whose"
+    )
     assert states == [("link down", reason), ("link up", None), ("client came", None)]
+
+
+def test_a_port_that_an_outgoing_connection_happens_to_have_is_told_and_can_be_found(tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as far,
+        socket.create_connection(far.getsockname(), source_address=("127.0.0.1", port)),
+        capture_logs() as log,
+        running(site(tmp_path, battery({"port": port})), tmp_path),
+    ):
+        reason = next(line["reason"] for line in log if line["event"] == "link down")
+        assert "as an end of a connection" in reason
+        (command,) = re.findall("`(.*)`", reason)
+        shown = subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout
+        assert f"127.0.0.1:{port}" in shown
+        assert f"127.0.0.1:{far.getsockname()[1]}" in shown
 
 
 def _readable(client: Client) -> bool:
