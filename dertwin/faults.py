@@ -210,6 +210,10 @@ class ClockJump(Fault):
     device_fault: Literal["clock_jump"]
     by_s: float
 
+    def problem(self, device: Device) -> str:
+        keeps_time = "today_energy_wh" in device.measurements._fields
+        return "" if keeps_time else "device: nothing in this device depends on the time of day"
+
 
 DeviceFault: TypeAlias = Annotated[
     Stuck

@@ -95,15 +95,15 @@ class Site:
             self._check(commands)
 
         conditions = self._environment.step(dt_s)
-        faults = self.faults
-        if faults:
+        faults = self.faults or None
+        if faults is not None:
             faults.expire(self.devices, commands, self._environment.time_s)
             commands = faults.arriving(commands, self._environment.time_s)
         power_w = conditions.load_w
         reactive_var = 0.0
         measurements: dict[str, Measurements] = {}
         for asset_id, unit in self._units:
-            around = faults.conditions(asset_id, conditions) if faults else conditions
+            around = faults.conditions(asset_id, conditions) if faults is not None else conditions
             try:
                 measured = unit.step(around, commands.get(asset_id, ()), requests.get(asset_id, 0), dt_s)
                 unit_w, unit_var = measured.active_power_w, measured.reactive_power_var
@@ -123,7 +123,7 @@ class Site:
                 self._fail(asset_id, error)
         time_s = self._environment.time_s
         measured_by = MappingProxyType(measurements)
-        shown = MappingProxyType(faults.shown(measured_by, time_s)) if faults else measured_by
+        shown = MappingProxyType(faults.shown(measured_by, time_s)) if faults is not None else measured_by
         self.snapshot = SiteSnapshot(time_s, conditions, pcc, measured_by, shown)
         return self.snapshot
 

@@ -277,3 +277,5 @@ def test_a_fault_that_a_device_cannot_have_is_refused() -> None:
         start(running, "stuck", "bess-1", measurement="sock")
     with pytest.raises(ValueError, match="measures no phases"):
         start(running, "lost_phase", "chp-1", phase="a")
+    with pytest.raises(ValueError, match="depends on the time of day"):
+        start(running, "clock_jump", "bess-1", by_s=3600)

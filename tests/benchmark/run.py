@@ -2,8 +2,8 @@
 
 usage: python tests/benchmark/run.py [--markdown FILE] [GROUP ...]
 
-Groups: tcp, seam, rtu, bus, start, scrape, twin, recorder, memory; without any, all of them. With --markdown
-the table replaces what stands between the two marker lines of FILE. Everything runs on the loopback and
+Groups: tcp, seam, rtu, bus, start, scrape, twin, scenario, recorder, memory; without any, all of them.
+With --markdown the table replaces what stands between the two marker lines of FILE. Everything runs on the loopback and
 on virtual serial ports; it takes four minutes and wants an otherwise idle machine.
 """
 
@@ -19,6 +19,7 @@ import bus_figures
 import memory_figures
 import recorder_figures
 import rtu_figures
+import scenario_figures
 import scrape_figures
 import seam_figures
 import start_figures
@@ -35,6 +36,7 @@ GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "start": start_figures.figures,
     "scrape": scrape_figures.figures,
     "twin": twin_figures.figures,
+    "scenario": scenario_figures.figures,
     "recorder": recorder_figures.figures,
     "memory": memory_figures.figures,
 }
