@@ -99,6 +99,7 @@ class Site:
         if faults is not None:
             faults.expire(self.devices, commands, self._environment.time_s)
             commands = faults.arriving(commands, self._environment.time_s)
+            faults = faults or None
         power_w = conditions.load_w
         reactive_var = 0.0
         measurements: dict[str, Measurements] = {}

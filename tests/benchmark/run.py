@@ -3,8 +3,8 @@
 usage: python tests/benchmark/run.py [--markdown FILE] [GROUP ...]
 
 Groups: tcp, seam, rtu, bus, start, scrape, twin, scenario, recorder, memory; without any, all of them.
-With --markdown the table replaces what stands between the two marker lines of FILE. Everything runs on the loopback and
-on virtual serial ports; it takes four minutes and wants an otherwise idle machine.
+With --markdown the table replaces what stands between the two marker lines of FILE. Everything runs on
+the loopback and on virtual serial ports; it takes some five minutes and wants an otherwise idle machine.
 """
 
 import argparse
