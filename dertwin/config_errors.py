@@ -14,6 +14,8 @@ from pydantic_core.core_schema import ErrorType
 from dertwin.schema import FrozenModel, spellings
 
 SHOWN_CHARACTERS = 60
+# What pydantic calls a key that a model does not have, or that is no text.
+UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
 
 
 class ConfigError(NamedTuple):
@@ -78,7 +80,7 @@ def validation_errors(
         if fault["type"] == "too_short" and fault["input"]:
             continue  # it is not: pydantic counts only the sound items of a tuple
         spot = _Spot(model, document)
-        spot.follow(fault["loc"], fault["type"] == "missing")
+        spot.follow(fault["loc"], fault["type"] in ("missing", *UNKNOWN_KEY))
         path, message = _explain(spot, fault)
         found.append(ConfigError(file, place_of([*at, *path]), message))
     return found
@@ -99,7 +101,7 @@ class _Spot:
         self._value: Any = document
         self._key_annotation: Any = None
 
-    def follow(self, loc: Sequence[str | int], missing: bool) -> None:
+    def follow(self, loc: Sequence[str | int], about_a_key: bool) -> None:
         for position, part in enumerate(loc):
             self._unwrap()
             if part == "[key]":
@@ -114,7 +116,7 @@ class _Spot:
             if self._has(part):
                 self._value = self._value[part]
                 self.path.append(part)
-            elif last and missing:
+            elif last and about_a_key:
                 self.path.append(part)
         self._unwrap()
 
@@ -145,7 +147,7 @@ class _Spot:
 
 def _explain(spot: _Spot, fault: ErrorDetails) -> tuple[list[str | int], str]:
     kind, value, context = fault["type"], fault["input"], fault.get("ctx", {})
-    if kind in ("extra_forbidden", "invalid_key"):
+    if kind in UNKNOWN_KEY:
         known = known_keys(spot.owner) if spot.owner else []
         return spot.path, f"unknown key; {use(known, spot.path[-1])}"
     if kind == "missing":
@@ -200,7 +202,7 @@ def _member(union: Any, constraints: list[Any], tag: str | int) -> Any:
     for member in get_args(union):
         inner, metadata = _unwrapped(member)
         if any(isinstance(m, Tag) and m.tag == tag for m in metadata):
-            return inner
+            return member
         if isinstance(key, str) and tag in get_args(inner.model_fields[key].annotation):
             return inner
         if getattr(inner, "__name__", None) == tag:

@@ -16,6 +16,7 @@ Place = tuple[str | int, ...]
 # Sizes that floating point can multiply and divide without end; 64-bit integers are among them.
 SMALLEST, LARGEST = 1e-20, 1e20
 DEEPEST = 100
+MOST_VALUES = 1_000_000
 
 
 class Document(NamedTuple):
@@ -147,10 +148,22 @@ def _read_yaml(text: str) -> tuple[Any, list[Place]]:
     loader = _Yaml(text)
     try:
         root = loader.get_single_node()
+        if root and _size(root, {}) > MOST_VALUES:
+            raise ValueError(f"has more than {MOST_VALUES} values when its aliases are put in; use fewer")
         # No node at all: the file has nothing but comments.
         return (loader.construct_document(root), list(_keys_twice(root))) if root else (None, [])
     finally:
         loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node has with all that is below it, what aliases stand for included."""
+    if id(node) not in known:
+        known[id(node)] = 0  # an alias of a node that it is part of has no size; that is refused elsewhere
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
+        known[id(node)] = 1 + sum(_size(each, known) for each in inner)
+    return known[id(node)]
 
 
 def _keys_twice(node: yaml.Node, place: Place = (), above: frozenset[int] = frozenset()) -> Iterator[Place]:

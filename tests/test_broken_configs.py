@@ -43,6 +43,10 @@ registers:
 PV_MAP = "registers: [{name: p, internal_name: active_power_w, address: 0, type: uint16, count: 1, func: 4, direction: read}]"
 LOAD = "0,1000\n3600,2000\n"
 
+ALIASES_OF_ALIASES = b"a0: &a0 1\n" + b"".join(
+    b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 12)
+)
+
 BATTERY, ROOF, METER = "assets[0]", "assets[1]", "assets[2]"
 FIRST = f"{BATTERY}.protocols[0]"
 LINE = f"{METER}.protocols[0]"
@@ -253,6 +257,8 @@ def test_a_broken_register_map_is_refused_at_the_place_of_the_fault(site: Path, 
         ("site.yaml", b"step: !!python/name:os.system", "line 1, column"),
         ("site.yaml", b"step: !!timestamp soon", "line 1, column"),
         ("site.yaml", b"assets: &a [*a]", "nested too deep"),
+        ("site.yaml", b"~: 2", "None: unknown key; use one of start_time_h"),
+        ("site.yaml", ALIASES_OF_ALIASES, "has more than 1000000 values"),
     ],
 )
 def test_a_file_that_is_no_document_is_refused_with_the_line(

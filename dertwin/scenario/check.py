@@ -16,7 +16,7 @@ from dertwin.scenario.signals import Memory, reader
 from dertwin.scenario.wire import ExchangeFault
 
 if TYPE_CHECKING:
-    from dertwin.scenario.document import Step
+    from dertwin.scenario.document import Scenario, Step
 
 Problem = tuple[tuple[str | int, ...], str]
 
@@ -25,6 +25,23 @@ def record_problems(record: Sequence[str], devices: Mapping[str, Device]) -> Ite
     """Yield the place and the words of every recorded signal that the site does not have."""
     for index, signal in enumerate(record):
         yield from _unreadable([signal], devices, ("record", index))
+
+
+def time_problems(scenario: "Scenario") -> Iterator[Problem]:
+    """Yield the place and the words of every step that would come before the one before it, or too late."""
+    earliest_s = 0.0
+    for index, step in enumerate(scenario.steps):
+        if step.at is not None and step.at < earliest_s:
+            before = f"the step before it comes at {earliest_s:g} at the earliest"
+            yield ("steps", index, "at"), f"{step.at:g} is not allowed; {before}: put the steps in order"
+        elif step.at is not None:
+            earliest_s = step.at
+        elif isinstance(step.after, float | int):
+            earliest_s += step.after
+        if scenario.duration is not None and earliest_s > scenario.duration:
+            late = f"comes at {earliest_s:g} at the earliest, after the end at {scenario.duration:g}"
+            yield ("steps", index), f"{late}; use a longer `duration`"
+            return
 
 
 def step_problems(step: "Step", devices: Mapping[str, Device]) -> Iterator[Problem]:

@@ -52,6 +52,8 @@ def parse(text: str) -> Comparison:
     signal, operator, other, tolerance = match.groups()
     if tolerance is not None and operator not in ("==", "!="):
         raise ValueError(f'"{text}" is not allowed; a tolerance goes with == or !=')
+    if tolerance is not None and float(tolerance) < 0.0:
+        raise ValueError(f'"{text}" is not allowed; use a tolerance of at least 0')
     value: float | str = float(other) if _AS_NUMBER.fullmatch(other) else other
     return Comparison(signal, operator, value, float(tolerance or 0.0))
 

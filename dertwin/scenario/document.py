@@ -12,7 +12,7 @@ from dertwin.config_errors import ConfigError, ConfigErrors, place_of, validatio
 from dertwin.devices.device import Device
 from dertwin.documents import read_document
 from dertwin.scenario.actions import Action
-from dertwin.scenario.check import record_problems, step_problems
+from dertwin.scenario.check import record_problems, step_problems, time_problems
 from dertwin.scenario.conditions import Condition
 from dertwin.scenario.expectations import Expectation
 from dertwin.scenario.substitute import Place, Value, substituted
@@ -130,7 +130,7 @@ def load_scenario(path: Path, devices: Mapping[str, Device]) -> LoadedScenario:
             scenario = Scenario.model_validate(content, context=context)
             steps = dict(enumerate(scenario.steps))
             cases.append(Case(name, parameters, scenario))
-            problems = list(record_problems(scenario.record, devices))
+            problems = [*record_problems(scenario.record, devices), *time_problems(scenario)]
         except ValidationError as error:
             spoilt = {each.place for each in found}
             more = validation_errors(error, Scenario, content, str(path))
@@ -212,7 +212,10 @@ def _cases(document: Any, path: Path) -> Iterator[tuple[str, Mapping[str, Value]
     sheet: Any = document.get("cases", [{}])
     if isinstance(sheet, dict):
         try:
-            sheet = _read_sheet(path.parent / str(sheet.get("csv", "")))
+            sheet = _read_sheet(path.parent / CsvCases.model_validate(sheet).csv)
+        except ValidationError as error:
+            yield "", given, "", validation_errors(error, CsvCases, sheet, file, ["cases"])
+            return
         except ValueError as error:
             yield "", given, "", [ConfigError(file, "cases.csv", str(error))]
             return

@@ -218,8 +218,8 @@ class CaseRun:
 
     def _time_of(self, step: Step, now_s: float) -> float | None:
         """Return when a step is due (s since the start); None as long as nobody knows."""
-        if step.at is not None:
-            return step.at
+        if step.at is not None:  # not before the step before it, which may have waited for a condition
+            return max(step.at, self._before_s)
         if step.after is None:
             return self._before_s
         if isinstance(step.after, float | int):

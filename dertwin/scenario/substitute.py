@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from dertwin.config_errors import use
+from dertwin.config_errors import show, use
 
 Value: TypeAlias = float | int | str | bool
 Place: TypeAlias = tuple[str | int, ...]
 
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
-_OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+_OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -59,9 +59,9 @@ def evaluated(text: str, parameters: Mapping[str, Value]) -> Value:
     """Return the value of an expression: a name, a number, or + - * / of these. Raises ValueError."""
     try:
         return _value(ast.parse(text.strip(), mode="eval").body, parameters)
-    except (SyntaxError, TypeError, ZeroDivisionError, RecursionError) as error:
+    except (SyntaxError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f'"${{{text}}}" is not allowed; use a parameter, or + - * / of parameters and numbers'
+            f"{show(f'${{{text}}}')} is not allowed; use a parameter, or + - * / of parameters and numbers"
         ) from error
 
 
@@ -75,12 +75,17 @@ def _value(node: ast.expr, parameters: Mapping[str, Value]) -> Value:
                 raise ValueError(f'"{name}" is no parameter; {known}')
             return parameters[name]
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            negated: Value = operator.neg(_value(operand, parameters))  # type: ignore[arg-type]
-            return negated
+            return -_number(operand, parameters)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            result: Value = _OPERATORS[type(op)](_value(left, parameters), _value(right, parameters))
-            return result
+            return _OPERATORS[type(op)](_number(left, parameters), _number(right, parameters))
     raise TypeError(node)
+
+
+def _number(node: ast.expr, parameters: Mapping[str, Value]) -> float:
+    value = _value(node, parameters)
+    if isinstance(value, str):  # a text times a large number would be a very large text
+        raise TypeError(value)
+    return value
 
 
 def _as_text(value: Value) -> str:

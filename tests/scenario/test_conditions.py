@@ -58,7 +58,17 @@ def test_what_has_no_value_fulfils_nothing(operator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "bess-1.soc", "bess-1.soc >> 1", "bess-1.soc > 1 +- 2", "a.b in 5..1", "a.b in 1", "a b > 1"]
+    "text",
+    [
+        "",
+        "bess-1.soc",
+        "bess-1.soc >> 1",
+        "bess-1.soc > 1 +- 2",
+        "a.b in 5..1",
+        "a.b in 1",
+        "a b > 1",
+        "a.b == 1 +- -2",
+    ],
 )
 def test_what_is_no_condition_is_refused_with_the_form_of_one(text: str) -> None:
     with pytest.raises(ValidationError, match="is not allowed"):

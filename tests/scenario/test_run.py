@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from scenario.play import play
 
+from dertwin.config_errors import ConfigErrors
 from dertwin.devices.device import Command
 from dertwin.site import SiteSnapshot
 
+TRIP = {"device_fault": "trip", "device": "bess-1", "duration": 1}
 STARTED = {"write": {"bess-1.start_stop_standby": 1, "bess-1.active_power_setpoint_w": 5000}}
 
 
@@ -233,13 +235,20 @@ def test_the_end_of_a_scenario_clears_what_still_acts(tmp_path: Path) -> None:
             {"do": {"write": {"bess-1.start_stop_standby": "${mode}"}}},
             '"mode" is no parameter; there are none',
         ),
+        ({"do": {**TRIP, "duration": -1}}, "steps[0].do.duration: -1 is not allowed; use a number above 0"),
+        ({"do": {**TRIP, "cod": 1}}, "steps[0].do.cod: unknown key; the closest is code"),
+        (
+            {"do": {"wire_fault": "no_reply", "count": 1, "unit_id": 999}},
+            "steps[0].do.unit_id: 999 is not allowed; use an integer from 0 to 255",
+        ),
+        ({"name": "${'a' * 9}", "do": TRIP}, "use a parameter, or + - * / of parameters and numbers"),
+        ({"name": f"${{{'-' * 20_000}1}}", "do": TRIP}, "use a parameter, or"),
+        ({"name": f"${{{'1e9*' * 40}1 + 1{'0' * 400} / 2.0}}", "do": TRIP}, "use a parameter, or"),
     ],
 )
 def test_a_scenario_that_does_not_fit_is_refused_with_place_and_remedy(
     tmp_path: Path, step: dict[str, Any], problem: str
 ) -> None:
-    from dertwin.config_errors import ConfigErrors
-
     with pytest.raises(ConfigErrors) as refused:
         play(tmp_path, {"steps": [step]})
     assert any(problem in str(error) for error in refused.value.errors), refused.value
@@ -247,8 +256,6 @@ def test_a_scenario_that_does_not_fit_is_refused_with_place_and_remedy(
 
 
 def test_all_faults_of_a_scenario_are_told_at_once(tmp_path: Path) -> None:
-    from dertwin.config_errors import ConfigErrors
-
     with pytest.raises(ConfigErrors) as refused:
         play(
             tmp_path,
@@ -265,3 +272,39 @@ def test_all_faults_of_a_scenario_are_told_at_once(tmp_path: Path) -> None:
         "steps[1]",
         "steps[2]",
     }
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"steps": [{"at": 9, "do": STARTED}, {"at": 5, "do": STARTED}]}, "steps[1].at: 5 is not allowed"),
+        (
+            {"steps": [{"after": 4, "do": STARTED}, {"after": 3, "do": STARTED}], "duration": 6},
+            "steps[1]: comes at 7 at the earliest, after the end at 6; use a longer `duration`",
+        ),
+        ({"cases": {"cvs": "cases.csv"}}, "cases.csv: is missing; use a text that is not empty"),
+        ({"cases": {"cvs": "cases.csv"}}, "cases.cvs: unknown key; the closest is csv"),
+        ({"cases": {"csv": "cases.csv", "first": 2}}, "cases.first: unknown key"),
+    ],
+)
+def test_times_and_cases_that_cannot_be_are_refused(
+    tmp_path: Path, changed: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigErrors) as refused:
+        play(tmp_path, {"steps": [{"do": STARTED}], **changed})
+    assert any(problem in str(error) for error in refused.value.errors), refused.value
+
+
+def test_a_step_whose_time_is_over_when_its_turn_comes_counts_from_its_turn(tmp_path: Path) -> None:
+    result = play(
+        tmp_path,
+        {
+            "duration": 10,
+            "steps": [
+                {"at": 6, "do": {"environment": "load_w", "step": 1000}},
+                {"after": "site.load_w == 1000", "do": {"environment": "load_w", "step": 2000}},
+                {"at": 6, "expect": {"that": "site.load_w == 2000", "within": 0.5}},
+            ],
+        },
+    )
+    assert [(check.armed_s, check.outcome) for check in result.cases[0].checks] == [(6.5, "passed")]
