@@ -24,8 +24,10 @@ def case_section(
     outcome = "passed" if case.passed else "failed"
     parts = [
         f'<section class="case{" only" if only else ""}" id="c{place}"><h2>{text(title)}</h2>',
-        f"<p><b>{word(outcome)}</b> after {number(case.duration_s)} s: {text(counted(judged))}</p>",
     ]
+    if not only:
+        said = f"after {number(case.duration_s)} s: {counted(judged)}"
+        parts.append(f"<p><b>{word(outcome)}</b> {text(said)}</p>")
     if case.parameters:
         parts.append(
             f"<p>Parameters: {text(', '.join(f'{k} = {v}' for k, v in case.parameters.items()))}</p>"
@@ -90,7 +92,7 @@ def _expected(check: Checked) -> str:
 def _when(check: Checked) -> tuple[str, str]:
     """Return over which time a check was judged, and how long it took to become true."""
     until = "…" if math.isnan(check.decided_s) else number(check.decided_s)
-    span = f"{number(check.armed_s)} \u2013 {until} s"
+    span = f"{number(check.armed_s)}\u00a0\u2013\u00a0{until}\u00a0s"
     within = check.expectation.within
     if within is None:
         return span, ""
@@ -166,7 +168,7 @@ def _events(case: CaseResult) -> Iterator[str]:
             [
                 cell(number_, kind="tag"),
                 figure(number(each.time_s)),
-                cell(each.kind),
+                cell(each.kind, kind="word"),
                 cell(each.text),
                 cell(" ".join(filter(None, (each.device, each.link)))),
             ],

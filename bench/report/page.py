@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.report.case import case_section, counted
 from bench.report.context import Context
 from bench.report.html import Cell, cell, figure, table, verdict_of, word
+from bench.report.plot import HATCH
 from bench.report.rows import Row
 from bench.report.words import number, text
 from bench.verdict import versions
@@ -18,11 +19,11 @@ _LEGEND = """\
 Times are in seconds since the start of a case. The margin is how far inside its limits a value was at
 the worst moment, and is negative outside; for what never became true it tells how near it came. In the
 plots green is where a signal was expected: pale, with dotted limits, while it still had time to get
-there; darker, with solid limits, when it had to be there. Red areas are where it must not be, a cross is
-where an expectation failed. Vertical lines are events, numbered as in the table below the plots. The
-figures at the right above a plot are the least and the greatest value; every peak is drawn, however
-short. All samples, events, commands and results are in the CSV files and in result.json beside this
-page."""
+there; darker, with solid limits, when it had to be there. Hatched areas are where it must not be, a
+cross is where an expectation failed. Vertical lines are events, numbered as in the table below the
+plots. The figures at the right above a plot are the least and the greatest value; every peak is drawn,
+however short. All samples, events, commands and results are in the CSV files and in result.json beside
+this page."""
 
 
 def page(result: ScenarioResult, context: Context, judged: Sequence[Sequence[Row]]) -> str:
@@ -45,7 +46,7 @@ def page(result: ScenarioResult, context: Context, judged: Sequence[Sequence[Row
             '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
             f"<title>{text(result.scenario)}: {word(verdict_of(result))}</title>",
             f"<style>\n{_STYLE.read_text()}</style></head>",
-            f"<body><main>\n{chr(10).join(body)}\n</main></body></html>\n",
+            f"<body>{HATCH}<main>\n{chr(10).join(body)}\n</main></body></html>\n",
         ]
     )
 

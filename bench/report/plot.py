@@ -10,12 +10,22 @@ from bench.report.words import attribute, number, quantity, text, unit
 from dertwin.scenario.expectations import Checked
 from dertwin.scenario.record import Record, Signal
 
-WIDTH, LEFT, RIGHT = 960, 74, 948
-TOP, HEIGHT, BOTTOM = 36, 104, 20
-MARK_GAP = 22
+WIDTH, LEFT, RIGHT = 800, 66, 790
+TOP, HEIGHT, BOTTOM = 34, 92, 20
+MARK_GAP = 24
 _EDGE_POINTS = 400
+# How a line is drawn, before its name: told apart without colour too.
+_DASHES = {"command": "\u2013 \u2013", "shown": "\u00b7 \u00b7 \u00b7", "main": ""}
 # A limit further away than this many times the range of the signal would flatten it.
 _FAR = 4.0
+
+
+HATCH = (
+    '<svg class="defs" width="0" height="0" aria-hidden="true"><defs>'
+    '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+    '<path d="M0 0V6"/></pattern></defs></svg>'
+)
+"""What areas that a signal must not enter are filled with; once in a page."""
 
 
 class Mark(NamedTuple):
@@ -157,7 +167,10 @@ def _grid(axes: Axes) -> Iterator[str]:
 def _title(panel: Panel, values: Sequence[float]) -> Iterator[str]:
     of = unit(panel.signal)
     parts = [f'<tspan class="name">{text(panel.signal)}</tspan>']
-    parts += [f'<tspan dx="14" class="{_kind(name)}">{text(name)}</tspan>' for name in panel.with_]
+    parts += [
+        f'<tspan dx="14" class="{_kind(name)}">{_DASHES[_kind(name)]} {text(name)}</tspan>'
+        for name in panel.with_
+    ]
     yield f'<text class="title" x="{LEFT}" y="12">{"".join(parts)}</text>'
     spread = f"{number(min(values))} … {quantity(max(values), of)}" if values else "no value"
     yield f'<text class="tick" x="{RIGHT}" y="12" text-anchor="end">{spread}</text>'
@@ -197,8 +210,10 @@ def _expected(label: str, check: Checked, band: Band, record: Record, axes: Axes
         area = [*(high or _corners(start_s, until_s, TOP, axes))]
         area += reversed(low or _corners(start_s, until_s, TOP + HEIGHT, axes))
         yield f'<path class="{shape} area {kind}" d="{_joined(area)}Z"/>'
-        for edge in filter(None, (low, high)):
-            yield f'<path class="{shape} limit {kind}" d="{_joined(edge)}"/>'
+        for points in filter(None, (low, high)):
+            # A limit beyond the axis is not at its end: there is only the area.
+            if any(TOP < y < TOP + HEIGHT for _, y in points):
+                yield f'<path class="{shape} limit {kind}" d="{_joined(points)}"/>'
     at = _edge(band.high or band.low, check.armed_s, end_s, record, axes)
     if at:
         x, y = at[0]

@@ -155,4 +155,5 @@ def _spread(name: str, values: Sequence[float]) -> str:
     if not finite:
         return f"{name} no value"
     low, high, of = min(finite), max(finite), unit(name)
-    return f"{name} {quantity(low, of) if low == high else f'{number(low)} … {quantity(high, of)}'}"
+    span = f"{number(low)}\u00a0…\u00a0{quantity(high, of)}"
+    return f"{name} {quantity(low, of) if low == high else span}"
