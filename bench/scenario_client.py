@@ -74,5 +74,7 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
         for verdict in case["verdicts"]:
             outcome = "passed" if verdict["passed"] else "failed"
             yield f"  {outcome:<8} {verdict['title']} ({verdict['edition']})"
+    if content["report"]:
+        yield f"report: {content['report']}"
     state = "running" if content["running"] else "passed" if content["passed"] else "failed"
     yield f"{content['scenario']}: {state if content['running'] or content['complete'] else 'not complete'}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +28,7 @@ if TYPE_CHECKING:  # a service that runs no scenario shall not wait for this
 log = structlog.get_logger()
 
 KEPT_EVENTS = 50
+KEPT_REPORTS = 20
 
 
 class Event(NamedTuple):
@@ -41,14 +44,16 @@ class ScenarioHost:
     def __init__(
         self,
         bench: Bench,
-        incidents: Path | None = None,
+        kept: Path | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Run nothing yet. What failed is kept in the folder `incidents`, if there is one."""
+        """Run nothing yet. Below `kept`, if that is given, `reports` has those of the
+        last scenarios and `incidents` the bundles of those that failed."""
         self.current: BenchScenario | None = None
         self.events: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._bench = bench
-        self._incidents = incidents
+        self._kept = kept
+        self._report: Path | None = None
         self._keeping: set[asyncio.Task[None]] = set()
         self._now = now
 
@@ -75,6 +80,8 @@ class ScenarioHost:
         check_wires(self._bench, loaded)
         self.events.clear()
         log.info("scenario started", scenario=loaded.name, cases=len(loaded.cases))
+        self._loaded, self._began_at, self._began = loaded, datetime.now(UTC), time.monotonic()
+        self._report = None
         source = recorded_exchanges(self._bench)
         self.current = BenchScenario(self._bench, loaded, source, self._tell, self._over)
         return self.status()
@@ -100,6 +107,7 @@ class ScenarioHost:
             "case": number,
             "cases": [_case(case) for case in result.cases],
             "count": count,
+            "report": str(self._report) if self._report else None,
             "events": [{"at": event.at, **event.happened._asdict()} for event in self.events],
         }
 
@@ -116,13 +124,31 @@ class ScenarioHost:
     def _over(self, result: ScenarioResult) -> None:
         verdict = "passed" if result.passed else "failed" if result.complete else "not complete"
         log.info("scenario over", scenario=result.scenario, verdict=verdict)
-        if self._incidents and result.complete and not result.passed:
-            from bench.incident import keep_incident
-
-            reason = f"the scenario {result.scenario} failed"
-            keeping = asyncio.create_task(keep_incident(self._bench, self._incidents, reason))
+        if self._kept:
+            keeping = asyncio.create_task(self._keep(result, self._kept))
             self._keeping.add(keeping)
             keeping.add_done_callback(self._keeping.discard)
+
+    async def _keep(self, result: ScenarioResult, folder: Path) -> None:
+        """Write the report of a result, and the bundle of a bench whose EMS has failed."""
+        from bench.incident import keep_incident
+        from bench.report import Context, write_report
+
+        config = self._bench.site.config
+        took_s = time.monotonic() - self._began
+        context = Context(self._loaded, config.site_name, config, "", self._began_at, took_s)
+        report = folder / "reports" / f"{self._began_at:%Y%m%dT%H%M%SZ}"
+        try:
+            await asyncio.to_thread(write_report, result, context, report)
+            for old in sorted((folder / "reports").iterdir())[:-KEPT_REPORTS]:
+                await asyncio.to_thread(shutil.rmtree, old)
+        except OSError as error:
+            log.error("report not kept", folder=str(report), reason=error.strerror)
+        else:
+            self._report = report
+            log.info("report kept", folder=str(report), scenario=result.scenario)
+        if result.complete and not result.passed:
+            await keep_incident(self._bench, folder / "incidents", f"the scenario {result.scenario} failed")
 
 
 def _load(name: str, files: Mapping[str, str], devices: Mapping[str, Device]) -> LoadedScenario:

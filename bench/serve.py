@@ -80,7 +80,7 @@ async def _serve(checked: CheckedSite, access: Access, options: RunOptions) -> i
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     bench = Bench(checked, Recorder())
     bench.observers.append(Chronicle(bench).observe)
-    scenarios = ScenarioHost(bench, options.state_dir / "incidents" if options.state_dir else None)
+    scenarios = ScenarioHost(bench, options.state_dir)
     _log_site(bench)
     keeper = StateKeeper(options.state_dir, options.save_every_s) if options.state_dir else None
     if keeper:

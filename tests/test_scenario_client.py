@@ -60,6 +60,9 @@ def test_a_scenario_that_failed_leaves_an_incident_behind(running: Bench) -> Non
     )
     assert (bad.returncode, bad.stderr) == (1, "")
     wait_for(lambda: list((running.states / "incidents").glob("*.zip")))
+    (report,) = (running.states / "reports").iterdir()
+    assert f"report: {report}" in running.dertwin("status").stdout
+    assert "bess-1.soc" in (report / "report.html").read_text()
 
 
 def test_a_scenario_can_be_stopped(running: Bench) -> None:
