@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from support.inprocess import Running, running
-from support.service import free_port, service
+from support.service import free_port, service, wait_for
 from support.sites import READ_SETPOINT, battery, setpoint_is, site, write_setpoint
 from support.tcp import Client, ask
 from support.watch import get, watched
@@ -245,23 +245,39 @@ def test_a_restored_state_that_makes_it_fail_is_told_before_anybody_asks(tmp_pat
 DEFECT = """
 import sys
 import bench.cli
-import dertwin.environment
+from {module} import {name}
 
-step, steps = dertwin.environment.Environment.step, []
+step, steps = {name}.step, []
 
-def fail_after_a_while(self, dt_s):
-    steps.append(dt_s)
+def fail_after_a_while(self, *arguments):
+    steps.append(self)
     if len(steps) > 20:
-        raise ZeroDivisionError("the weather")
-    return step(self, dt_s)
+        raise ZeroDivisionError("a defect")
+    return step(self, *arguments)
 
-dertwin.environment.Environment.step = fail_after_a_while
+{name}.step = fail_after_a_while
 sys.exit(bench.cli.main(["run", *sys.argv[1:]]))
 """
 
 
+def with_a_defect_in(module: str, name: str) -> tuple[str, ...]:
+    return sys.executable, "-c", DEFECT.format(module=module, name=name)
+
+
 def test_surroundings_that_fail_end_the_service(tmp_path: Path) -> None:
     config = site(tmp_path, battery({"port": free_port()}))
-    with service(config, tmp_path, command=(sys.executable, "-c", DEFECT)) as run:
+    command = with_a_defect_in("dertwin.environment", "Environment")
+    with service(config, tmp_path, command=command) as run:
         assert run.process.wait(10.0) == 1
-    assert "the weather" in (tmp_path / "service.log").read_text()
+    assert "a defect" in (tmp_path / "service.log").read_text()
+
+
+def test_a_service_with_a_device_that_fails_goes_on_and_its_log_has_the_traceback(tmp_path: Path) -> None:
+    port = free_port()
+    config = site(tmp_path, battery({"port": port}))
+    with service(config, tmp_path, command=with_a_defect_in("dertwin.devices.bess", "Bess")) as run:
+        (line,) = wait_for(lambda: run.events("device failed"))
+        assert line["device"] == "bess-1"
+        assert "in fail_after_a_while" in line["exception"]
+        assert ask(port) == b"\x83\x04"
+        assert run.stop()[0] == 0
