@@ -43,13 +43,17 @@ class Acts(NamedTuple):
 
 
 class PackVerdict(NamedTuple):
-    """What a verdict pack found; `started_s` is in s since the start of the case."""
+    """What a verdict pack found; `started_s` is in s since the start of the case.
+
+    `params` is what the scenario said to the pack.
+    """
 
     pack: str
     title: str
     edition: str
     started_s: float
     requirements: Sequence[Requirement]
+    params: FrozenModel | None = None
 
     @property
     def passed(self) -> bool:
@@ -265,7 +269,7 @@ class CaseRun:
         if run.plan.exchanges:
             self.record.exchanges = self._exchanges(self._start_s)
         requirements = pack.judge(run.params, self.record, run.started_s)
-        verdict = PackVerdict(run.name, pack.title, pack.edition, run.started_s, requirements)
+        verdict = PackVerdict(run.name, pack.title, pack.edition, run.started_s, requirements, run.params)
         self.verdicts.append(verdict)
         self._happened(
             self._now_s, "passed" if verdict.passed else "failed", f"{pack.title}: {_counted(requirements)}"

@@ -1,5 +1,6 @@
 """Each verdict pack passes its EMS in examples/verdicts, and tells what is wrong with the others there."""
 
+import csv
 import importlib.util
 import inspect
 import json
@@ -79,6 +80,7 @@ WRONG: dict[str, dict[str, set[str]]] = {
         "dead_band": {"changes written", "changes delivered"},
     },
 }
+SERVICES = {"fcr_d": "FcrdUp", "fcr_n": "Fcrn"}
 BY_NAME = [(pack, name) for pack, wrong in WRONG.items() for name in wrong]
 
 
@@ -126,12 +128,20 @@ def unmet(found: dict[str, Requirement]) -> set[str]:
 
 
 @pytest.mark.parametrize("pack", list(PACKS))
-def test_the_command_of_each_pack_runs_its_ems_and_passes(pack: str) -> None:
+def test_the_command_of_each_pack_runs_its_ems_and_passes(pack: str, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "bench.cli", *command(pack)]
+    if pack in SERVICES:
+        words += ["--report", str(tmp_path)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     assert PACKS[pack].title in done.stdout
-    assert done.stdout.endswith(": passed\n")
+    assert re.search(": passed$", done.stdout, re.MULTILINE)
+    if pack in SERVICES:
+        (file,) = tmp_path.glob(f"case-1/BESS1_{SERVICES[pack]}_*_SE3_UTC_*_100ms.csv")
+        rows = list(csv.DictReader(file.open()))
+        assert len(rows) == {"fcr_d": 10501, "fcr_n": 12601}[pack]
+        assert max(float(row["InsAcPow"]) for row in rows) == float(rows[0][f"Cap_{SERVICES[pack]}"])
+        assert {row["SOC"] for row in rows[:10]} == {"50.000"}
 
 
 @pytest.mark.parametrize(("pack", "name"), BY_NAME)

@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping
 
-from dertwin.scenario.pack import Pack
+from dertwin.scenario.pack import Pack, no_files
 from dertwin.scenario.packs import comm_loss, fcr_d, fcr_n, ffr, latency, lfsm, manners, power_limit
 
 PACKS: Mapping[str, Pack] = {
-    name: Pack(pack.FIGURES.title, pack.FIGURES.edition, pack.Params, pack.plan, pack.judge)
+    name: Pack(
+        pack.FIGURES.title,
+        pack.FIGURES.edition,
+        pack.Params,
+        pack.plan,
+        pack.judge,
+        getattr(pack, "files", no_files),
+    )
     for name, pack in {
         "fcr_d": fcr_d,
         "fcr_n": fcr_n,

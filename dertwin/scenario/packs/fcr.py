@@ -1,11 +1,17 @@
 """What the Nordic FCR products have in common: steady state response and reduced capacity."""
 
 from dertwin.scenario.packs.evidence import Evidence
+from dertwin.scenario.packs.fcr_csv import Resource
 from dertwin.scenario.packs.figures import Figures
 from dertwin.scenario.packs.sampled import least, lowest, mean, stretch
 from dertwin.scenario.record import Requirement, Signal
 
 PERCENT = 100.0
+
+
+def extra_signals(csv: Resource | None) -> list[str]:
+    """Return the signals that only the TSO's file needs."""
+    return [csv.soc] if csv and csv.soc else []
 
 
 def settled(power: Signal, until_s: float, figures: Figures) -> float:

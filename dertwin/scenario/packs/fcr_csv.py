@@ -27,28 +27,35 @@ _MEGA, _PERCENT = 1e6, 100.0
 _Part = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")]
 
 
-class Sheet(FrozenModel):
-    """What a file says of a test besides its samples.
+class Resource(FrozenModel):
+    """What a file says of who is tested.
 
     `resource` is agreed with the TSO, `test_type` the id of the test (such as 2.1), `area` the bidding
-    area, `timezone` that of the time stamps. `control_mode` names the set of parameters. Powers in W:
-    `capacity_w` that is maintained, `baseline_w` without FCR, `min_w` and `max_w` of the `devices`
-    together. `soc` is the signal of the state of charge (0..1). What the EMS alone knows of a limited
-    reservoir (endurance, NEM, AEM) has columns, and stays blank.
+    area. `control_mode` names the set of parameters. Powers in W: `baseline_w` without FCR, `min_w` and
+    `max_w` of the devices together. `soc` is the signal of the state of charge (0..1).
     """
 
     resource: _Part
-    service: Literal["Fcrn", "FcrdUp", "FcrdDo"]
     test_type: _Part
     area: _Part
-    timezone: _Part = "UTC"
     control_mode: str = Field(pattern=r"^[A-Za-z0-9]+$")
-    devices: list[str] = Field(min_length=1)
-    capacity_w: float = Field(gt=0)
     baseline_w: float = 0.0
     min_w: float
     max_w: float
     soc: str | None = None
+
+
+class Sheet(Resource):
+    """What a file says of a test besides its samples.
+
+    `timezone` is that of the time stamps, `capacity_w` the capacity (W) that the `devices` maintain together.
+    What the EMS alone knows of a limited reservoir (endurance, NEM, AEM) has columns, and stays blank.
+    """
+
+    service: Literal["Fcrn", "FcrdUp", "FcrdDo"]
+    timezone: _Part = "UTC"
+    devices: list[str] = Field(min_length=1)
+    capacity_w: float = Field(gt=0)
     grid_frequency: str = FREQUENCY
 
 

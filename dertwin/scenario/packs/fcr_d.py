@@ -1,5 +1,7 @@
 """The fast ramp test of Nordic FCR-D: requirements 1 to 4 and 12, and the capacity they leave."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -7,6 +9,7 @@ from pydantic import Field
 from dertwin.scenario.pack import Plan
 from dertwin.scenario.packs import fcr
 from dertwin.scenario.packs.evidence import Evidence, power_signals
+from dertwin.scenario.packs.fcr_csv import Resource, Sheet, csv_text, file_name
 from dertwin.scenario.packs.figures import shipped
 from dertwin.scenario.packs.frequency import FREQUENCY, NOMINAL_HZ, Ramps, played, sampled_often
 from dertwin.scenario.packs.sampled import area, largest_area_above, least, lowest, mean, stretch, value_at
@@ -22,7 +25,8 @@ class Params(FrozenModel):
 
     `capacity_w` is the theoretical steady state response (W) from 49.9 to 49.5 Hz (50.1 to 50.5 Hz
     downwards), for all `devices` together. `reduction_factor` is the one that the provider claims, 1 for
-    all of the capacity. With `endurance` the level after ramp 3 lasts 900 s instead of 300 s.
+    all of the capacity. With `endurance` the level after ramp 3 lasts 900 s instead of 300 s. With `csv`
+    a report has the file for the TSO's tool.
     """
 
     devices: list[str] = Field(min_length=1)
@@ -30,6 +34,7 @@ class Params(FrozenModel):
     capacity_w: float = Field(gt=0)
     reduction_factor: float = Field(default=1.0, ge=_SMALLEST_FACTOR, le=1)
     endurance: bool = False
+    csv: Resource | None = None
 
 
 class _Ramp(NamedTuple):
@@ -41,7 +46,7 @@ class _Ramp(NamedTuple):
 def plan(params: Params) -> Plan:
     """Return the frequency sequence, as the site's frequency."""
     duration_s = FIGURES.value("end") + _longer_s(params)
-    signals = [FREQUENCY, *power_signals(params.devices)]
+    signals = [FREQUENCY, *power_signals(params.devices), *fcr.extra_signals(params.csv)]
     return Plan(duration_s, [(0.0, _sequence(params).action(duration_s))], signals)
 
 
@@ -71,6 +76,20 @@ def judge(params: Params, record: Record, start_s: float) -> list[Requirement]:
         played(evidence, _sequence(params).points, FIGURES.numbers["frequency_accuracy"]),
         sampled_often(evidence, FIGURES.numbers["sampling"]),
     ]
+
+
+def files(params: Params, record: Record, start_s: float, began: datetime) -> Mapping[str, str]:
+    """Return the TSO's file of a run of the plan that began at start_s (s), if the scenario asks for it."""
+    if params.csv is None:
+        return {}
+    sheet = Sheet(
+        **params.csv.model_dump(),
+        service="FcrdUp" if params.direction == "up" else "FcrdDo",
+        devices=params.devices,
+        capacity_w=params.reduction_factor * params.capacity_w,
+    )
+    span = record, start_s, plan(params).duration_s, began
+    return {file_name(sheet, *span): csv_text(sheet, *span)}
 
 
 def _activation(

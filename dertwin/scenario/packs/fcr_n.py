@@ -1,10 +1,14 @@
 """The step test of Nordic FCR-N: requirements 1 and 12, and the capacity they leave."""
 
+from collections.abc import Mapping
+from datetime import datetime
+
 from pydantic import Field
 
 from dertwin.scenario.pack import Plan
 from dertwin.scenario.packs import fcr
 from dertwin.scenario.packs.evidence import Evidence, power_signals
+from dertwin.scenario.packs.fcr_csv import Resource, Sheet, csv_text, file_name
 from dertwin.scenario.packs.figures import shipped
 from dertwin.scenario.packs.frequency import FREQUENCY, Ramps, played, sampled_often
 from dertwin.scenario.packs.sampled import least
@@ -22,19 +26,21 @@ class Params(FrozenModel):
 
     `capacity_w` is the theoretical steady state response (W) to a deviation of 0.1 Hz, for all `devices`
     together. `reduction_factor` is the one that the provider claims, 1 for all of the capacity. With
-    `endurance` steps 1 and 2 last 15 min instead of 5 min.
+    `endurance` steps 1 and 2 last 15 min instead of 5 min. With `csv` a report has the file for the TSO's
+    tool.
     """
 
     devices: list[str] = Field(min_length=1)
     capacity_w: float = Field(gt=0)
     reduction_factor: float = Field(default=1.0, ge=_SMALLEST_FACTOR, le=1)
     endurance: bool = False
+    csv: Resource | None = None
 
 
 def plan(params: Params) -> Plan:
     """Return the frequency sequence, as the site's frequency."""
     duration_s = _ends(params)[3]
-    signals = [FREQUENCY, *power_signals(params.devices)]
+    signals = [FREQUENCY, *power_signals(params.devices), *fcr.extra_signals(params.csv)]
     return Plan(duration_s, [(0.0, _sequence(params).action(duration_s))], signals)
 
 
@@ -68,6 +74,20 @@ def judge(params: Params, record: Record, start_s: float) -> list[Requirement]:
         played(evidence, _sequence(params).points, FIGURES.numbers["frequency_accuracy"]),
         sampled_often(evidence, FIGURES.numbers["sampling"]),
     ]
+
+
+def files(params: Params, record: Record, start_s: float, began: datetime) -> Mapping[str, str]:
+    """Return the TSO's file of a run of the plan that began at start_s (s), if the scenario asks for it."""
+    if params.csv is None:
+        return {}
+    sheet = Sheet(
+        **params.csv.model_dump(),
+        service="Fcrn",
+        devices=params.devices,
+        capacity_w=params.reduction_factor * params.capacity_w,
+    )
+    span = record, start_s, plan(params).duration_s, began
+    return {file_name(sheet, *span): csv_text(sheet, *span)}
 
 
 def _starts(params: Params) -> dict[int, float]:
