@@ -209,6 +209,7 @@ class Bench:
         Raises ValueError for an unknown id.
         """
         self.site.remove_asset(asset_id)
+        self.orders = {name: batch for name, batch in self.orders.items() if name != asset_id}
         self._images.pop(asset_id, None)
         self.writes.by_device.pop(asset_id, None)
         for key, link in list(self.links.items()):

@@ -149,3 +149,11 @@ def test_a_scenario_that_cannot_go_on_does_not_stop_the_site(monkeypatch: pytest
     bench.tick()
     assert math.isclose(bench.site.time_s, 2.0)
     assert not host.running
+
+
+def test_a_device_that_is_removed_takes_what_was_to_be_written_to_it_along() -> None:
+    bench, host = make()
+    begin(host, "s.yaml", files())
+    bench.remove_asset("bess-1")
+    bench.tick()
+    assert bench.site.time_s == 1.0
