@@ -112,11 +112,14 @@ def find_path(run: Path = Path("/run")) -> Path:
 
 def ask(path: Path, request: Mapping[str, Any]) -> Answer:
     """Ask the service behind a control socket. Raises Refused."""
+    line = json.dumps(request).encode() + b"\n"
+    if len(line) > MAX_REQUEST_BYTES:
+        raise Refused(f"{len(line)} bytes are to be sent, and a service takes {MAX_REQUEST_BYTES}; send less")
     try:
         with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as received:
             client.settimeout(ANSWER_TIMEOUT_S)
             client.connect(str(path))
-            client.sendall(json.dumps(request).encode() + b"\n")
+            client.sendall(line)
             content = json.loads(received.readline())
             attached = received.read(content.get("attached", 0))
     except (OSError, ValueError) as error:

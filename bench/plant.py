@@ -14,6 +14,8 @@ map and in the units of that.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from bench.app import Bench
@@ -32,6 +34,8 @@ from dertwin.scenario.run import ScenarioResult
 from dertwin.stepping import TOLERANCE
 
 REPLY_TIMEOUT_S = 1.0
+# Who asks more often without letting time pass waits for something that cannot come.
+MOST_REQUESTS_AT_ONCE = 20_000
 _WRITE_COIL, _WRITE_REGISTERS = 0x05, 0x10
 
 
@@ -56,6 +60,7 @@ class Plant:
         self.bench.faults = Faults(self.bench, now=lambda: self.now_s)
         self.exchanges: list[Exchange] = []
         self.waited_s = 0.0
+        self._asked_before = 0
         self._units: dict[str, tuple[ModbusLink, int, Unit]] = {}
         for link in self.bench.links.values():
             for unit_id, unit in link.units.items():
@@ -99,11 +104,17 @@ class Plant:
     def tick(self) -> None:
         """Let a step of simulated time pass."""
         self.waited_s = 0.0
+        self._asked_before = len(self.exchanges)
         self.bench.tick()
         self.bench.faults.expire()
 
     def request(self, device: str, pdu: bytes) -> bytes:
-        """Return the reply PDU of a device to a request PDU. Raises NoReply, Refused."""
+        """Return the reply PDU of a device to a request PDU. Raises NoReply, Refused.
+
+        Raises RuntimeError when so many came without a step in between that nobody can mean it.
+        """
+        if len(self.exchanges) - self._asked_before >= MOST_REQUESTS_AT_ONCE:
+            raise RuntimeError(f"{MOST_REQUESTS_AT_ONCE} requests at once; let time pass between them")
         link, unit_id, unit = self._unit(device)
         asked_s = self.now_s
         reply, late_s = _exchanged(link.disturbance, device, unit_id, pdu, unit)
@@ -153,27 +164,53 @@ Ems = Callable[[Plant], Iterator[float]]
 def run_ems(
     checked: CheckedSite, loaded: LoadedScenario, ems: Ems, tell: Callable[..., Any] = lambda _: None
 ) -> ScenarioResult:
-    """Run a scenario on a site with an EMS in Python, as fast as it goes, and return the result."""
+    """Run a scenario on a site with an EMS in Python, as fast as it goes, and return the result.
+
+    When the EMS raises anything but NoReply or Refused, the scenario is stopped: it is not complete.
+    """
     plant = Plant(checked)
     bench, site = plant.bench, plant.bench.site
     scenario = BenchScenario(bench, loaded, lambda since_s: exchanges_since(plant, since_s), tell)
-    turns, awake_s = ems(plant), site.time_s
+    turns, awake_s = _turns(ems, plant), site.time_s
     while not scenario.over.is_set():
         while awake_s <= site.time_s + TOLERANCE:
             plant.waited_s = 0.0
-            pause_s = _turn(turns, scenario)
+            pause_s = _turn(turns, ems, scenario)
             awake_s = site.time_s + plant.waited_s + max(pause_s, site.config.step)
         plant.tick()
     return scenario.result()
 
 
-def _turn(turns: Iterator[float], scenario: BenchScenario) -> float:
+def _turns(ems: Ems, plant: Plant) -> Iterator[float]:
+    """Yield how long the EMS sleeps after each of its turns (s). Raises TypeError if that is no time."""
+    for pause_s in ems(plant):
+        if not isinstance(pause_s, float | int) or not pause_s >= 0.0:
+            raise TypeError(f"it has yielded {pause_s!r}; use the s that it sleeps")
+        yield pause_s
+
+
+def _turn(turns: Iterator[float], ems: Ems, scenario: BenchScenario) -> float:
     """Let the EMS do what it does, and return how long it sleeps then (s): for ever when it has ended."""
     try:
         return next(turns, math.inf)
     except (NoReply, Refused) as error:
         scenario.note(f"the EMS has ended: {error}")
-        return math.inf
+    except Exception as error:  # noqa: BLE001 - the EMS is not ours: whatever it raises is told as its own
+        place = _place_in(error, ems)
+        scenario.note(f"the EMS has failed{place}: {type(error).__name__}: {error}")
+        scenario.stop()
+    return math.inf
+
+
+def _place_in(error: Exception, ems: Ems) -> str:
+    """Return where in the file of an EMS it raised something; empty if it was not there."""
+    code = getattr(ems, "__code__", None)
+    lines = [
+        frame.lineno
+        for frame in extract_tb(error.__traceback__)
+        if code and frame.filename == code.co_filename
+    ]
+    return f" in line {lines[-1]} of {Path(code.co_filename).name}" if code and lines else ""
 
 
 def exchanges_since(plant: Plant, since_s: float) -> list[Exchange]:

@@ -42,6 +42,8 @@ def _asked(options: argparse.Namespace, request: Mapping[str, Any]) -> int:
             told = _tell(content, told)
             time.sleep(LOOK_S)
             content = ask(path, {"verb": "scenario status"}).content
+        if getattr(options, "wait", False):
+            _tell(content, told)
     except Refused as error:
         print(error, file=sys.stderr)
         return UNREACHED
@@ -55,11 +57,14 @@ def _asked(options: argparse.Namespace, request: Mapping[str, Any]) -> int:
 
 
 def _tell(content: Mapping[str, Any], told: int) -> int:
-    """Print the events that are new, and return how many were told."""
-    events = content["events"]
-    for event in events[told:]:
+    """Print the events that are new, and return how many there were so far."""
+    new, events = content["told"] - told, content["events"]
+    if new > len(events):
+        print(f"{'...':>9}    {new - len(events)} more", flush=True)
+    for event in events[max(0, len(events) - new) :]:
         print(f"{event['time_s']:9.1f} s  {event['kind']:<8} {event['text']}", flush=True)
-    return len(events)
+    count: int = content["told"]
+    return count
 
 
 def _lines(content: Mapping[str, Any]) -> Iterator[str]:

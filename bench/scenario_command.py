@@ -96,8 +96,12 @@ def load_ems(name: str) -> Ems:
     try:
         spec.loader.exec_module(module)
         ems: Ems = getattr(module, function)
-    except (ImportError, SyntaxError, AttributeError) as error:
-        raise ConfigErrors([ConfigError(str(path), function, f"cannot be used: {error}")]) from error
+    except Exception as error:  # the file is not ours
+        problem = f"cannot be used: {type(error).__name__}: {error}"
+        raise ConfigErrors([ConfigError(str(path), function, problem)]) from error
+    if not callable(ems):
+        problem = "cannot be used: it is no function; use one that yields how long it sleeps (s)"
+        raise ConfigErrors([ConfigError(str(path), function, problem)])
     return ems
 
 

@@ -39,7 +39,10 @@ class Event(NamedTuple):
 
 
 class ScenarioHost:
-    """Runs scenarios on a bench. `current` is the one that runs, or ran last, `events` what it told."""
+    """Runs scenarios on a bench.
+
+    `current` is the one that runs, or ran last, `events` the last of the `told` ones that it told.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class ScenarioHost:
         last scenarios and `incidents` the bundles of those that failed."""
         self.current: BenchScenario | None = None
         self.events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self.told = 0
         self._bench = bench
         self._kept = kept
         self._report: Path | None = None
@@ -79,6 +83,7 @@ class ScenarioHost:
 
         check_wires(self._bench, loaded)
         self.events.clear()
+        self.told = 0
         log.info("scenario started", scenario=loaded.name, cases=len(loaded.cases))
         self._loaded, self._began_at, self._began = loaded, datetime.now(UTC), time.monotonic()
         self._report = None
@@ -108,11 +113,13 @@ class ScenarioHost:
             "cases": [_case(case) for case in result.cases],
             "count": count,
             "report": str(self._report) if self._report else None,
+            "told": self.told,
             "events": [{"at": event.at, **event.happened._asdict()} for event in self.events],
         }
 
     def _tell(self, happened: Happened) -> None:
         self.events.append(Event(self._now(), happened))
+        self.told += 1
         log.info(
             "scenario event",
             kind=happened.kind,
@@ -159,14 +166,15 @@ def _load(name: str, files: Mapping[str, str], devices: Mapping[str, Device]) ->
         for file, content in files.items():
             path = Path(folder, file)
             if not path.resolve().is_relative_to(Path(folder).resolve()):
-                raise ConfigErrors([ConfigError(name, "", f"{file!r} lies outside of its folder")])
+                problem = f"{file} is in another folder; put it beside the scenario, or below"
+                raise ConfigErrors([ConfigError(name, "", problem)])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
         try:
             return load_scenario(Path(folder, name), devices)._replace(file=name)
         except ConfigErrors as errors:
-            told = [each._replace(file=each.file.removeprefix(f"{folder}/")) for each in errors.errors]
-            raise ConfigErrors(told) from None
+            told = [[part.replace(f"{folder}/", "") for part in each] for each in errors.errors]
+            raise ConfigErrors([ConfigError(*parts) for parts in told]) from None
 
 
 def _case(case: CaseResult) -> dict[str, Any]:

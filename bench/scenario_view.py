@@ -75,6 +75,11 @@ def case_lines(case: CaseResult) -> list[str]:
     name = case.name or "all steps"
     lines = [f"{name}: {'passed' if case.passed else 'FAILED'} after {case.duration_s:g} s"]
     lines += [f"  {_MARKS[check.outcome]:<7} {check.text}{_by(check.margin)}" for check in case.checks]
+    lines += [
+        f"  note    {each.text} (at {each.time_s:g} s)"
+        for each in case.record.happened
+        if each.kind == "note"
+    ]
     for verdict in case.verdicts:
         lines.append(f"  {verdict.title} ({verdict.edition})")
         lines += [

@@ -1,6 +1,7 @@
 """A site in simulated time, and an EMS in Python against it."""
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 import yaml
 
 from bench.check import CheckedSite, check_site
-from bench.plant import NoReply, Plant, Refused, run_ems
+from bench.plant import Ems, NoReply, Plant, Refused, run_ems
+from bench.scenario_view import summary
 from dertwin.config_errors import ConfigErrors
 from dertwin.scenario.actions import action_of
 from dertwin.scenario.document import LoadedScenario, load_scenario
@@ -96,6 +98,46 @@ def test_an_ems_that_ends_leaves_the_site_to_itself(tmp_path: Path, checked: Che
 
     never = {"never": "bess-1.active_power_w > 0", "for": 5}
     assert run_ems(checked, scenario(tmp_path, checked, steps=[{"expect": never}]), ems).passed
+
+
+def boom(plant: Plant) -> Iterator[float]:
+    yield 1.0
+    plant.read("bess-1", "sock")
+
+
+def asks_for_ever(plant: Plant) -> Iterator[float]:
+    while plant.read("bess-1", "soc") < 99:
+        pass
+    yield 1.0
+
+
+def sleeps_no_time(plant: Plant) -> Iterator[float]:
+    yield math.nan
+
+
+def no_generator(plant: Plant) -> Any:
+    plant.read("bess-1", "soc")
+
+
+@pytest.mark.parametrize(
+    ("ems", "told"),
+    [
+        (boom, 'in line [0-9]+ of test_plant.py: ValueError: "bess-1.sock" cannot be read'),
+        (asks_for_ever, "RuntimeError: 20000 requests at once; let time pass between them"),
+        (sleeps_no_time, "TypeError: it has yielded nan; use the s that it sleeps"),
+        (no_generator, "TypeError: 'NoneType' object is not iterable"),
+    ],
+)
+def test_an_ems_that_fails_ends_the_scenario_and_is_told_where(
+    tmp_path: Path, checked: CheckedSite, ems: Ems, told: str
+) -> None:
+    never = {"never": "bess-1.active_power_w > 0", "for": 5}
+    result = run_ems(checked, scenario(tmp_path, checked, steps=[{"expect": never}]), ems)
+    assert not result.complete
+    shown: list[str] = []
+    summary(result, shown.append)
+    (note,) = [line for line in shown if line.startswith("  note    the EMS has failed")]
+    assert re.search(told, note), note
 
 
 def test_no_reply_costs_the_ems_its_time_out(checked: CheckedSite) -> None:

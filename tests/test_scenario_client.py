@@ -93,3 +93,20 @@ def test_without_a_service_it_says_so(tmp_path: Path) -> None:
     done = Bench(tmp_path).dertwin("status")
     assert done.returncode == 1
     assert "No such file or directory" in done.stderr
+
+
+def test_whoever_waits_is_told_of_everything_that_happens(running: Bench) -> None:
+    load = {"environment": "load_w", "step": 700, "duration": 0.05}
+    steps: list[object] = [{"name": f"step {number}", "after": 0.05, "do": load} for number in range(40)]
+    steps.append({"name": "the last one", "do": load, "expect": {"that": "site.load_w > 1", "within": 1}})
+    told = running.dertwin("start", "--wait", running.write("many.yaml", steps=steps)).stdout
+    assert told.count("load_w = 700") == 41
+    assert "passed   site.load_w > 1 within 1 s\nall steps: " in told
+
+
+def test_a_recording_that_no_service_takes_is_refused_with_the_reason(running: Bench) -> None:
+    (running.folder / "load.csv").write_text("".join(f"{n},{n / 7}\n" for n in range(200_000)))
+    step = {"do": {"environment": "load_w", "csv": "load.csv"}}
+    done = running.dertwin("start", running.write("large.yaml", steps=[step]))
+    assert done.returncode == 1
+    assert "bytes are to be sent, and a service takes 4194304; send less" in done.stderr

@@ -69,6 +69,7 @@ def test_an_ems_that_meets_a_refusal_it_did_not_expect_has_ended(folder: Path) -
     )
     done = dertwin(folder, "run", "limit.yaml", "--ems", "ems.py:ems")
     assert (done.returncode, done.stderr) == (0, "")
+    assert "note    the EMS has ended: bess-1: function 16: exception 03 (at 0 s)\n" in done.stdout
 
 
 def test_a_scenario_runs_on_a_served_site_in_real_time(folder: Path) -> None:
@@ -96,8 +97,10 @@ def test_check_says_what_is_good_and_what_is_not(folder: Path) -> None:
     assert bad.stderr.startswith('bad.yaml: steps[0].do: write: "bess-1.powr" is not allowed; ')
 
 
-@pytest.mark.parametrize("ems", ["ems.py", "none.py:ems", "ems.py:nothing"])
+@pytest.mark.parametrize("ems", ["ems.py", "none.py:ems", "ems.py:nothing", "ems.py:NUMBER", "wrong.py:ems"])
 def test_an_ems_that_is_not_there_is_refused(folder: Path, ems: str) -> None:
+    (folder / "ems.py").write_text("NUMBER = 5")
+    (folder / "wrong.py").write_text("ems = unknown")
     done = dertwin(folder, "run", "limit.yaml", "--ems", ems)
     assert done.returncode == 78
     assert "Traceback" not in done.stderr

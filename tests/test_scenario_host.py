@@ -35,6 +35,9 @@ SCENARIO = {
 }
 
 
+LOAD = {"environment": "load_w", "step": 700, "duration": 1}
+
+
 def make(**more: Any) -> tuple[Bench, ScenarioHost]:
     bench = Bench(check_site(SITE))
     return bench, ScenarioHost(bench, now=lambda: 1000.0 + bench.site.time_s, **more)
@@ -112,8 +115,24 @@ def test_files_beside_the_scenario_are_found_and_stay_in_their_folder() -> None:
     for _ in range(12):
         bench.tick()
     assert host.status()["passed"]
-    with pytest.raises(ConfigErrors, match="lies outside of its folder"):
+    with pytest.raises(ConfigErrors, match="/evil is in another folder; put it beside the scenario"):
         begin(host, "s.yaml", {**files(), "../evil": "x"})
+
+
+def test_a_file_that_did_not_come_along_is_told_by_its_own_name() -> None:
+    _, host = make()
+    step = {"do": {"environment": "load_w", "csv": "load.csv"}}
+    with pytest.raises(ConfigErrors) as refused:
+        begin(host, "s.yaml", files(steps=[step]))
+    assert str(refused.value) == "s.yaml: steps[0].do: load.csv: cannot be read: No such file or directory"
+
+
+def test_all_that_happened_is_counted_though_only_the_last_is_kept() -> None:
+    bench, host = make()
+    begin(host, "s.yaml", files(steps=[{"name": f"step {n}", "at": 0, "do": LOAD} for n in range(40)]))
+    bench.tick()
+    assert host.status()["told"] == 80
+    assert len(host.status()["events"]) == 50
 
 
 def test_prometheus_sees_expectations_verdict_and_events() -> None:
