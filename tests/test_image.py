@@ -39,7 +39,7 @@ def test_the_initrd_knows_the_places_of_the_layout() -> None:
     assert [names[int(number) - 1] for number in numbers.values()] == ["root-a", "root-b", "data"]
 
 
-@pytest.mark.parametrize("script", [IMAGE / "initrd/init", FILES / "usr/lib/dertwin/grow-data"])
+@pytest.mark.parametrize("script", [IMAGE / "initrd/init"])
 def test_scripts_can_be_parsed(script: Path) -> None:
     subprocess.run(["dash", "-n", script], check=True)
     assert script.stat().st_mode & stat.S_IXUSR
@@ -202,3 +202,23 @@ def test_the_bill_of_materials_names_each_package() -> None:
 def test_the_date_of_a_build_is_that_of_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     assert build.commit_time() == 1_700_000_000
+
+
+def test_the_initrd_moves_the_end_of_the_data_partition_to_the_end_of_the_disk(tmp_path: Path) -> None:
+    script = (IMAGE / "initrd/init").read_text()
+    (function,) = re.findall(r"^grow_data\(\) \{.*?^\}", script, re.MULTILINE | re.DOTALL)
+    disk.make_disk({}, tmp_path / "disk")
+    with (tmp_path / "disk").open("r+b") as file:
+        file.truncate(4096 * disk.MIB)
+    last = disk.layout()["partitions"][-1]
+    facts = {"start": last["first_mib"] * 2048, "size": last["size_mib"] * 2048}
+    sizes = {f"class/block/disk4/{fact}": value for fact, value in facts.items()}
+    for path, value in (sizes | {"block/disk/size": 4096 * 2048}).items():
+        (tmp_path / "sys" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys" / path).write_text(f"{value}\n")
+    function = function.replace("/sys/", f"{tmp_path}/sys/").replace("/dev/$disk", f"{tmp_path}/$disk")
+    steps = f"blockdev() {{ :; }}\nsync() {{ :; }}\n{function}\ndisk=disk\ngrow_data /dev/disk4"
+    subprocess.run(["dash", "-c", steps], check=True)
+    table = json.loads(subprocess.run(["sfdisk", "--json", tmp_path / "disk"], capture_output=True).stdout)
+    grown = table["partitiontable"]["partitions"][3]
+    assert (grown["start"], grown["start"] + grown["size"]) == (facts["start"], 4096 * 2048)
