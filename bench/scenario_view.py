@@ -83,15 +83,20 @@ def case_lines(case: CaseResult) -> list[str]:
     for verdict in case.verdicts:
         lines.append(f"  {verdict.title} ({verdict.edition})")
         lines += [
-            f"    {'ok' if r.met else 'FAILED':<7} {r.name}: {r.measured:.4g} {r.unit}, "
+            f"    {'ok' if r.met else 'FAILED':<7} {r.name}: {_amount(r.measured, r.unit)}, "
             f"must be {_band(r.low, r.high)}{f' ({r.detail})' if r.detail else ''}"
             for r in verdict.requirements
         ]
     return lines + [f"  FAILED  never came: {step}" for step in case.missed]
 
 
+def _amount(value: float, unit: str) -> str:
+    number = f"{value:.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
+    return number if unit == "1" else f"{number} {unit}"
+
+
 def _by(margin: float) -> str:
-    return f", margin {margin:.4g}" if math.isfinite(margin) else ""
+    return f", margin {_amount(margin, '1')}" if math.isfinite(margin) else ""
 
 
 def _band(low: float, high: float) -> str:
