@@ -5,10 +5,9 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
-
-from pydantic import ValidationError
 
 from bench import tick_file
 from bench.incident import ABOUT, EXCHANGES, FORMAT, RESULT, SITE, TICKS
@@ -57,32 +56,41 @@ def replay(bundle: Path, observe: Observer = lambda *_: None) -> Replayed:
     Raises ConfigErrors if the file is no bundle, or one that this version cannot replay.
     """
     with tempfile.TemporaryDirectory(prefix="dertwin-replay-") as name:
-        folder = Path(name)
-        about = _unpack(bundle, folder)
-        site = build_site(load_site(folder / SITE))
         try:
-            with (folder / TICKS).open(encoding="utf-8") as lines:
-                state, entries, last = tick_file.read(lines, site)
-        except FileNotFoundError:
-            raise _refused(
-                bundle, TICKS, "is missing: no step was recorded, so none can be replayed"
-            ) from None
-        except (ValueError, KeyError, TypeError, NotAState, ValidationError) as error:
-            raise _refused(bundle, TICKS, f"cannot be replayed: {error}") from error
+            return _replayed(bundle, Path(name), observe)
+        except ConfigErrors as errors:
+            raise errors.without(name) from None
+
+
+def _replayed(bundle: Path, folder: Path, observe: Observer) -> Replayed:
+    about = _unpack(bundle, folder)
+    site = build_site(load_site(folder / SITE))
+    with _reading(bundle, TICKS, "is missing: no step was recorded, so none can be replayed"):
+        with (folder / TICKS).open(encoding="utf-8") as lines:
+            state, entries, last = tick_file.read(lines, site)
         site.go_back_to(state)
-        judge = _Judge(folder, about["scenario"], site) if about.get("scenario") else None
-        start_s = site.time_s
+    with _reading(bundle, EXCHANGES):
+        judge = _Judge(folder, str(about["scenario"]), site) if about.get("scenario") else None
+    recorded = None
+    if (folder / RESULT).exists():
+        with _reading(bundle, RESULT):
+            recorded = json.loads((folder / RESULT).read_text())
+    start_s = site.time_s
+    with _reading(bundle, TICKS):
         steps, differs_at_s = _steps(site, entries, last, judge, observe)
-        recorded = folder / RESULT
-        return Replayed(
-            about["site"],
-            start_s,
-            site.time_s,
-            steps,
-            differs_at_s,
-            judge.verdict() if judge else None,
-            json.loads(recorded.read_text()) if recorded.exists() else None,
-        )
+    now = judge.verdict() if judge else None
+    return Replayed(str(about.get("site")), start_s, site.time_s, steps, differs_at_s, now, recorded)
+
+
+@contextmanager
+def _reading(bundle: Path, name: str, missing: str = "is missing") -> Iterator[None]:
+    """Tell of a file of a bundle that is not what it should be. Raises ConfigErrors."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise _refused(bundle, name, missing) from None
+    except (ValueError, LookupError, TypeError, AttributeError, NotAState) as error:
+        raise _refused(bundle, name, f"cannot be replayed: {error}") from error
 
 
 def tables(folder: Path) -> "Tables":
@@ -210,6 +218,8 @@ def _unpack(bundle: Path, folder: Path) -> dict[str, Any]:
         raise _refused(bundle, "", str(what)) from error
     except (OSError, zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError) as error:
         raise _refused(bundle, "", f"is no incident bundle: {error}") from error
+    if not isinstance(about, dict):
+        raise _refused(bundle, ABOUT, "is no object; use a bundle of `dertwin record dump`")
     if about.get("format") != FORMAT:
         problem = f"{about.get('format')!r} is not a format that this version reads; use {FORMAT!r}"
         raise _refused(bundle, f"{ABOUT}: format", problem)

@@ -173,8 +173,7 @@ def _load(name: str, files: Mapping[str, str], devices: Mapping[str, Device]) ->
         try:
             return load_scenario(Path(folder, name), devices)._replace(file=name)
         except ConfigErrors as errors:
-            told = [[part.replace(f"{folder}/", "") for part in each] for each in errors.errors]
-            raise ConfigErrors([ConfigError(*parts) for parts in told]) from None
+            raise errors.without(folder) from None
 
 
 def _case(case: CaseResult) -> dict[str, Any]:

@@ -61,8 +61,9 @@ class BenchScenario:
         try:
             acts = self.run.step(Observation(snapshot, commands, self._requests_of))
             orders = self._carry_out(acts)
-        except Exception:
+        except Exception as error:
             log.exception("scenario failed", scenario=self.name)
+            self.note(f"the scenario cannot go on: {error}")
             self.stop()
             return NO_COMMANDS
         if self.run.done:

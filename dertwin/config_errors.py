@@ -39,6 +39,12 @@ class ConfigErrors(Exception):
         self.errors = tuple(dict.fromkeys(errors))
         super().__init__("\n".join(map(str, self.errors)))
 
+    def without(self, folder: str) -> "ConfigErrors":
+        """Return the same faults; what lies in a folder is named without it."""
+        return ConfigErrors(
+            [ConfigError(*(part.replace(f"{folder}/", "") for part in each)) for each in self.errors]
+        )
+
 
 def show(value: object) -> str:
     """Return a value as it would stand in JSON, cut when it is long."""

@@ -371,3 +371,25 @@ def test_what_is_no_bundle_is_refused_in_words(made: Made, damage: Callable[[Pat
     (error,) = refused.value.errors
     assert str(file) in str(error)
     assert told in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("incident.json", "[1]", "incident.json: is no object; use a bundle of `dertwin record dump`"),
+        ("exchanges.jsonl", "null", "exchanges.jsonl: cannot be replayed: "),
+        ("exchanges.jsonl", "{}", "exchanges.jsonl: cannot be replayed: 'replied_s'"),
+        ("result.json", "{", "result.json: cannot be replayed: "),
+        ("scenario/dip.csv", "0,fifty", "scenario/bad.yaml: steps[0].do: scenario/dip.csv: "),
+        ("site.json", "{}", "site.json: assets: is missing"),
+    ],
+)
+def test_a_bundle_with_a_spoilt_part_is_refused_by_the_name_of_the_part(
+    made: Made, name: str, content: str, told: str
+) -> None:
+    begun(made)
+    made.run(30)
+    with pytest.raises(ConfigErrors) as refused:
+        replay(changed(made.bundle(), name, lambda _: content))
+    assert told in str(refused.value)
+    assert "dertwin-replay-" not in str(refused.value)

@@ -168,6 +168,7 @@ def test_a_scenario_that_cannot_go_on_does_not_stop_the_site(monkeypatch: pytest
     bench.tick()
     assert math.isclose(bench.site.time_s, 2.0)
     assert not host.running
+    assert "the scenario cannot go on: no more" in [event.happened.text for event in host.events]
 
 
 def test_a_device_that_is_removed_takes_what_was_to_be_written_to_it_along() -> None:
