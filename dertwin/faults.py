@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from dertwin.config_errors import use
 from dertwin.devices.device import UNIMPAIRED, Command, Conditions, Device, Impairment
@@ -109,18 +109,16 @@ class SetMeasurement(SensorFault):
     device_fault: Literal["set_measurement"]
     value: float | None = None
     table: list[Point] | None = Field(default=None, min_length=1)
+    _series: Series = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         if (self.value is None) == (self.table is None):
             raise ValueError("give `value` or `table`, one of them")
-        self._series()  # raises when the times do not rise
+        table = self.table or [(0.0, self.value or 0.0)]
+        self._series = Series([time_s for time_s, _ in table], [value for _, value in table])
 
     def shown(self, value: float, held: float, since_s: float, random: Random) -> float:
-        return self._series().at(since_s)
-
-    def _series(self) -> Series:
-        table = self.table or [(0.0, self.value or 0.0)]
-        return Series([time_s for time_s, _ in table], [value for _, value in table])
+        return self._series.at(since_s)
 
 
 class Frozen(Fault):

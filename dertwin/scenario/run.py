@@ -115,6 +115,11 @@ class CaseRun:
         self._exchanges = exchanges
         self._start_s = math.nan
         self._waiting = deque(enumerate(case.scenario.steps))
+        self._holds = {
+            index: compiled(step.after)
+            for index, step in self._waiting
+            if step.after is not None and not isinstance(step.after, float | int)
+        }
         self._timed: list[tuple[float, Action]] = []
         self._before_s = 0.0
         self._busy_until_s = 0.0
@@ -205,8 +210,8 @@ class CaseRun:
         """Take the steps whose time has come, in their order."""
         due: list[Due] = []
         while self._waiting:
-            _, step = self._waiting[0]
-            at_s = self._time_of(step, now_s)
+            index, step = self._waiting[0]
+            at_s = self._time_of(index, step, now_s)
             if at_s is None or at_s > now_s + TOLERANCE:
                 break
             self._waiting.popleft()
@@ -220,7 +225,7 @@ class CaseRun:
                 self._pending.append(self.watches[-1])
         return due
 
-    def _time_of(self, step: Step, now_s: float) -> float | None:
+    def _time_of(self, index: int, step: Step, now_s: float) -> float | None:
         """Return when a step is due (s since the start); None as long as nobody knows."""
         if step.at is not None:  # not before the step before it, which may have waited for a condition
             return max(step.at, self._before_s)
@@ -228,7 +233,7 @@ class CaseRun:
             return self._before_s
         if isinstance(step.after, float | int):
             return self._before_s + step.after
-        return now_s if compiled(step.after)(self._values.__getitem__) >= 0.0 else None
+        return now_s if self._holds[index](self._values.__getitem__) >= 0.0 else None
 
     def _start(self, action: Action, at_s: float) -> list[Due]:
         if isinstance(action, CallPack):
