@@ -22,7 +22,7 @@ from bench.recorder import Recorder
 from bench.scenarios import carry_out, end_faults
 from dertwin.config_errors import use
 from dertwin.devices.device import Command
-from dertwin.scenario.actions import action_of
+from dertwin.scenario.actions import CallPack, action_of
 from dertwin.scenario.check import action_problems
 from dertwin.scenario.conditions import Condition, compiled, names
 from dertwin.scenario.record import Exchange, Received
@@ -87,6 +87,8 @@ class Stage:
     def inject(self, action: Mapping[str, Any]) -> None:
         """Do what an action of a scenario file says. Raises ValueError if it does not fit the site."""
         what = action_of(action)
+        if isinstance(what, CallPack):
+            raise ValueError(f"verdict: {what.verdict} judges a scenario; use `dertwin scenario run`")
         for problem in action_problems(what, self.bench.site.devices):
             raise ValueError(problem)
         due = Due(what, self.bench.site.time_s, f"test {next(self._numbers)}")

@@ -49,6 +49,8 @@ def test_things_go_wrong_and_well_again(dertwin):
     assert site.read("energy_meter-1", "frequency") == pytest.approx(50)
     with pytest.raises(ValueError, match='device: "bess-9" is not allowed'):
         site.inject({"device_fault": "frozen", "device": "bess-9", "duration": 1})
+    with pytest.raises(ValueError, match="fcr_d judges a scenario"):
+        site.inject({"verdict": "fcr_d"})
 
 def test_what_does_not_come_is_told(dertwin):
     site = dertwin.stepped(SITE)

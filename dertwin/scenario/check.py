@@ -124,5 +124,9 @@ def _pack_problems(call: CallPack, devices: Mapping[str, Device]) -> Iterator[st
         return
     for _, problem in _unreadable(plan.signals, devices, ()):
         yield problem
-    for _, action in plan.actions:
-        yield from action_problems(action_of(action), devices)
+    for _, document in plan.actions:
+        action = action_of(document)
+        if isinstance(action, CallPack):
+            yield f"verdict: {action.verdict} cannot begin within {call.verdict}; use a step of its own"
+        else:
+            yield from action_problems(action, devices)

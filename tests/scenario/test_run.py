@@ -11,6 +11,10 @@ from dertwin.devices.device import Command
 from dertwin.site import SiteSnapshot
 
 TRIP = {"device_fault": "trip", "device": "bess-1", "duration": 1}
+LIMIT: dict[str, Any] = {
+    "verdict": "power_limit",
+    "with": {"reach_within_s": 1, "hold_s": 1, "release_within_s": 1},
+}
 STARTED = {"write": {"bess-1.start_stop_standby": 1, "bess-1.active_power_setpoint_w": 5000}}
 
 
@@ -235,6 +239,7 @@ def test_the_end_of_a_scenario_clears_what_still_acts(tmp_path: Path) -> None:
             {"do": {"write": {"bess-1.start_stop_standby": "${mode}"}}},
             '"mode" is no parameter; there are none',
         ),
+        ({"do": {**LIMIT, "with": LIMIT["with"] | {"announce": LIMIT}}}, "cannot begin within power_limit"),
         ({"do": {**TRIP, "duration": -1}}, "steps[0].do.duration: -1 is not allowed; use a number above 0"),
         ({"do": {**TRIP, "cod": 1}}, "steps[0].do.cod: unknown key; the closest is code"),
         (
