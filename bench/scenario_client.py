@@ -11,7 +11,8 @@ from bench.control import Refused, ask, find_path
 from dertwin.documents import read_document
 from dertwin.scenario.document import files_beside
 
-PASSED, FAILED, NOT_COMPLETE, UNREACHED = 0, 1, 3, 1
+PASSED, FAILED, NOT_COMPLETE = 0, 1, 3
+EX_UNAVAILABLE = 69  # as in sysexits.h: there is no service, or it does not do what was asked
 LOOK_S = 0.5
 
 
@@ -46,7 +47,7 @@ def _asked(options: argparse.Namespace, request: Mapping[str, Any]) -> int:
             _tell(content, told)
     except Refused as error:
         print(error, file=sys.stderr)
-        return UNREACHED
+        return EX_UNAVAILABLE
     if getattr(options, "json", False):
         print(json.dumps(content, indent=2))
     else:

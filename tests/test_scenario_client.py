@@ -69,7 +69,7 @@ def test_a_scenario_can_be_stopped(running: Bench) -> None:
     file = running.write("long.yaml", duration=600, steps=[{"do": START}])
     assert running.dertwin("start", file).stdout.endswith("long: running\n")
     again = running.dertwin("start", file)
-    assert again.returncode == 1
+    assert again.returncode == 69
     assert "the scenario 'long' is running; stop it first, or wait" in again.stderr
     assert running.dertwin("stop").stdout.endswith("long: not complete\n")
 
@@ -84,14 +84,14 @@ def test_recordings_beside_the_scenario_come_along(running: Bench) -> None:
 
 def test_faults_of_the_scenario_are_told(running: Bench) -> None:
     bad = running.dertwin("start", running.write("wrong.yaml", steps=[{"do": {"write": {"bess-9.x": 1}}}]))
-    assert bad.returncode == 1
+    assert bad.returncode == 69
     assert 'wrong.yaml: steps[0].do: write: "bess-9.x" is not allowed; ' in bad.stderr
     assert running.dertwin("start", "none.yaml").returncode == 78
 
 
 def test_without_a_service_it_says_so(tmp_path: Path) -> None:
     done = Bench(tmp_path).dertwin("status")
-    assert done.returncode == 1
+    assert done.returncode == 69
     assert "No such file or directory" in done.stderr
 
 
@@ -108,5 +108,5 @@ def test_a_recording_that_no_service_takes_is_refused_with_the_reason(running: B
     (running.folder / "load.csv").write_text("".join(f"{n},{n / 7}\n" for n in range(200_000)))
     step = {"do": {"environment": "load_w", "csv": "load.csv"}}
     done = running.dertwin("start", running.write("large.yaml", steps=[step]))
-    assert done.returncode == 1
+    assert done.returncode == 69
     assert "bytes are to be sent, and a service takes 4194304; send less" in done.stderr

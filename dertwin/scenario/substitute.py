@@ -3,7 +3,7 @@
 import ast
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from dertwin.config_errors import show, use
@@ -28,8 +28,13 @@ def substituted(
     A text that is nothing but one reference becomes the value itself, so that numbers stay numbers.
     """
     if isinstance(content, dict):
+        named = {
+            key: substituted(key, parameters, problems, (*place, key)) if isinstance(key, str) else key
+            for key in content
+        }
         return {
-            key: substituted(value, parameters, problems, (*place, key)) for key, value in content.items()
+            named[key]: substituted(value, parameters, problems, (*place, key))
+            for key, value in content.items()
         }
     if isinstance(content, list):
         return [
@@ -44,15 +49,6 @@ def substituted(
     except ValueError as error:
         problems.append((place, str(error)))
         return content
-
-
-def references(content: Any) -> Iterator[str]:
-    """Yield the expressions of all references in a document."""
-    if isinstance(content, str):
-        yield from _REFERENCE.findall(content)
-    elif isinstance(content, dict | list):
-        for value in content.values() if isinstance(content, dict) else content:
-            yield from references(value)
 
 
 def evaluated(text: str, parameters: Mapping[str, Value]) -> Value:

@@ -94,6 +94,22 @@ def test_a_table_of_cases_is_run_case_by_case_each_from_a_clean_site(tmp_path: P
     ]
 
 
+def test_parameters_may_be_in_names_too(tmp_path: Path) -> None:
+    result = play(
+        tmp_path,
+        {
+            "parameters": {"device": "bess-1"},
+            "steps": [
+                {
+                    "do": {"write": {"${device}.start_stop_standby": 1}},
+                    "expect": {"that": "${device}.working_status == 1", "within": 1},
+                }
+            ],
+        },
+    )
+    assert result.passed
+
+
 def test_a_case_sheet_may_be_a_csv_file(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text("power_w,note\n3000,low\n4000.5,high\n")
     result = play(
