@@ -43,7 +43,6 @@ def set_up_logging(least: int = INFO) -> None:
         processors=processors,
         logger_factory=factory,
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        cache_logger_on_first_use=True,
     )
 
 
