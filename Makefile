@@ -1,7 +1,8 @@
 # make run [CONFIG=...]   serve a site (sets everything up first)
 # make test               run all tests (sets everything up first)
 # make check              lint, formatting, types
-# make bench              measure speed against references; takes a few minutes
+# make bench              measure speed against references; takes six minutes
+# make soak [SOAK_S=600]  twelve minutes of clients, pulled adapters and kills; keeps the result of 600 s
 # make container-test     build the container image without Docker, as root, and read a site in it; takes minutes
 # make image [ARCH=arm64] the appliance to flash (as root); amd64: the same for PCs; see docs/image.md
 # make image-test         boot it in an emulator and test it (as root); PUBLISH=1: figures into docs/image.md
@@ -10,13 +11,14 @@
 # make uninstall          take it off again; site configs and saved states stay
 SHELL := /bin/bash
 CONFIG ?= configs/mixed_protocol_config.json
+SOAK_S ?= 600
 VENV ?= .venv
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test check bench container-test image image-test image-lock clean install uninstall \
-  packages-run packages-test packages-bench packages-container packages-install packages-image packages-image-test
+.PHONY: run test check bench soak container-test image image-test image-lock clean install uninstall packages-run \
+  packages-test packages-bench packages-soak packages-container packages-install packages-image packages-image-test
 
 run: packages-run $(VENV)/.installed
 	@exec $(VENV)/bin/dertwin run -c $(CONFIG) --fallback pty
@@ -34,6 +36,10 @@ check: packages-run $(VENV)/.installed-dev
 
 bench: packages-bench $(VENV)/.installed-dev
 	PYTHONPATH=tests $(VENV)/bin/python tests/benchmark/run.py --markdown docs/performance.md
+
+soak: packages-soak $(VENV)/.installed-dev
+	PYTHONPATH=tests $(VENV)/bin/python tests/soak/run.py --seconds $(SOAK_S) \
+	  $(if $(filter 600,$(SOAK_S)),--markdown docs/reliability.md)
 
 container-test: packages-container $(VENV)/.installed
 	VENV=$(VENV) tests/container_image.sh $(BUILD_OPTIONS)
@@ -128,13 +134,14 @@ packages-test: NEEDED := $(RUN_PACKAGES) mbpoll=mbpoll umockdev-wrapper=umockdev
   /usr/sbin/wpa_supplicant=wpasupplicant mcopy=mtools mkfs.vfat=dosfstools \
   sfdisk=fdisk ss=iproute2 zstd=zstd mksquashfs=squashfs-tools mkimage=u-boot-tools $(SYSTEMD_PACKAGES)
 packages-bench: NEEDED := $(RUN_PACKAGES) gcc=gcc /usr/include/modbus/modbus.h=libmodbus-dev
+packages-soak: NEEDED := $(RUN_PACKAGES) umockdev-wrapper=umockdev
 packages-container: NEEDED := $(RUN_PACKAGES) buildah=buildah mmdebstrap=mmdebstrap
 packages-image: NEEDED := $(RUN_PACKAGES) mmdebstrap=mmdebstrap arch-test=arch-test \
   qemu-aarch64-static=qemu-user-static update-binfmts=binfmt-support mksquashfs=squashfs-tools mcopy=mtools \
   mkfs.vfat=dosfstools mke2fs=e2fsprogs sfdisk=fdisk zstd=zstd xz=xz-utils depmod=kmod systemctl=systemd \
   mkimage=u-boot-tools
 packages-image-test: NEEDED := qemu-system-aarch64=qemu-system-arm qemu-img=qemu-utils mbpoll=mbpoll ssh=openssh-client
-packages-run packages-test packages-bench packages-container packages-install packages-image packages-image-test:
+packages-run packages-test packages-bench packages-soak packages-container packages-install packages-image packages-image-test:
 	@missing=""; \
 	for need in $(NEEDED); do \
 	  test="$${need%%=*}"; \

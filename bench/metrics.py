@@ -3,6 +3,7 @@
 Everything is read at the scrape; while the site runs, nothing is done for it but to count.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -27,9 +28,23 @@ def registry(bench: Bench) -> CollectorRegistry:
     """Return a registry with all that is to know of a bench and its process."""
     known = CollectorRegistry()
     known.register(SiteCollector(bench))
+    known.register(LoopCollector())
     ProcessCollector(registry=known)
     GCCollector(registry=known)
     return known
+
+
+class LoopCollector(Collector):
+    """Collects what the event loop of the service has to do."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the number of tasks, 0 where no loop runs."""
+        tasks = family("dertwin_tasks", "gauge", "Tasks of the event loop.")
+        try:
+            add(tasks, labels(), len(asyncio.all_tasks()))
+        except RuntimeError:
+            add(tasks, labels(), 0)
+        yield tasks
 
 
 class _Source(NamedTuple):
@@ -61,6 +76,7 @@ class SiteCollector(Collector):
         yield _failed(bench)
         yield from _surroundings(bench)
         yield from _clock(bench)
+        yield _recorder(bench)
         yield from _writes(bench)
         yield from link_families(bench)
 
@@ -196,6 +212,13 @@ def _clock(bench: Bench) -> Iterator[Metric]:
     build = family("dertwin_build_info", "gauge", "Versions; always 1.")
     add(build, labels(("site", config.site_name), *VERSIONS.items()), 1)
     yield build
+
+
+def _recorder(bench: Bench) -> Metric:
+    kept = family("dertwin_recorder_bytes", "gauge", "What is kept of the traffic of the last minutes.")
+    size = bench.recorder.size if bench.recorder else 0
+    add(kept, labels(("site", bench.site.config.site_name)), size)
+    return kept
 
 
 def _writes(bench: Bench) -> Iterator[Metric]:

@@ -2,13 +2,12 @@
 
 usage: python tests/benchmark/run.py [--markdown FILE] [GROUP ...]
 
-Groups: tcp, seam, rtu, bus, start, scrape, twin, scenario, recorder, memory; without any, all of them.
-With --markdown the table replaces what stands between the two marker lines of FILE. Everything runs on
-the loopback and on virtual serial ports; it takes some five minutes and wants an otherwise idle machine.
+Groups: tcp, seam, rtu, bus, start, service, scrape, twin, scenario, recorder, memory; without any, all of
+them. With --markdown the table replaces what stands between the two marker lines of FILE. Everything runs
+on the loopback and on virtual serial ports; it takes some six minutes and wants an otherwise idle machine.
 """
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -22,11 +21,13 @@ import rtu_figures
 import scenario_figures
 import scrape_figures
 import seam_figures
+import service_figures
 import start_figures
 import tcp_figures
 import twin_figures
 from programs import Missing
-from table import Figure, markdown, write_between_markers
+from support import record
+from table import Figure, markdown
 
 GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "tcp": tcp_figures.figures,
@@ -34,6 +35,7 @@ GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "rtu": rtu_figures.figures,
     "bus": bus_figures.figures,
     "start": start_figures.figures,
+    "service": service_figures.figures,
     "scrape": scrape_figures.figures,
     "twin": twin_figures.figures,
     "scenario": scenario_figures.figures,
@@ -51,7 +53,7 @@ def main() -> None:
     if unknown := set(arguments.groups) - set(GROUPS):
         parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     figures: list[Figure] = []
-    start, others_before_s = time.monotonic(), _cpu_of_others_s()
+    start, others_before_s = time.monotonic(), record.cpu_of_others_s()
     with tempfile.TemporaryDirectory(prefix="dertwin-bench-") as folder:
         for name in arguments.groups or GROUPS:
             print(f"measuring {name} ...", file=sys.stderr)
@@ -59,19 +61,11 @@ def main() -> None:
                 figures += GROUPS[name](Path(folder))
             except Missing as error:
                 print(f"{name} not measured: {error}", file=sys.stderr)
-    disturbance = (_cpu_of_others_s() - others_before_s) / (time.monotonic() - start)
+    disturbance = (record.cpu_of_others_s() - others_before_s) / (time.monotonic() - start)
     text = markdown(figures, max(0.0, disturbance))
     print(text)
     if arguments.markdown:
-        write_between_markers(arguments.markdown, text)
-
-
-def _cpu_of_others_s() -> float:
-    """Return the CPU time (s) of all programs since boot, without this one and those it has run."""
-    user, nice, system = Path("/proc/stat").read_text().split()[1:4]
-    everybody_s = (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
-    own = os.times()
-    return everybody_s - own.user - own.system - own.children_user - own.children_system
+        record.write_between_markers(arguments.markdown, "bench", text)
 
 
 if __name__ == "__main__":
