@@ -119,7 +119,8 @@ def ask(path: Path, request: Mapping[str, Any]) -> Answer:
         with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as received:
             client.settimeout(ANSWER_TIMEOUT_S)
             client.connect(str(path))
-            client.sendall(line)
+            with contextlib.suppress(BrokenPipeError):  # it may have answered already that it is busy
+                client.sendall(line)
             content = json.loads(received.readline())
             attached = received.read(content.get("attached", 0))
     except (OSError, ValueError) as error:

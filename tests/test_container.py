@@ -120,7 +120,7 @@ def is_turned_away(client: socket.socket) -> bool:
     try:
         client.sendall(REQUEST)
         return client.recv(256) == b""
-    except ConnectionError:
+    except (ConnectionError, TimeoutError):  # what is asked while the line is made is lost
         return True
 
 
