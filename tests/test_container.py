@@ -120,7 +120,7 @@ def is_turned_away(client: socket.socket) -> bool:
     try:
         client.sendall(REQUEST)
         return client.recv(256) == b""
-    except (ConnectionError, TimeoutError):  # what is asked while the line is made is lost
+    except ConnectionError:
         return True
 
 
@@ -129,10 +129,13 @@ def next_client(running: Started) -> socket.socket:
 
     def served() -> socket.socket | None:
         client = running.connect()
-        if is_turned_away(client):
-            client.close()
-            return None
-        return client
+        try:
+            if not is_turned_away(client):
+                return client
+        except TimeoutError:
+            pass  # what is asked while the line is made is lost
+        client.close()
+        return None
 
     client: socket.socket = wait_for(served, what="a free line")
     return client
