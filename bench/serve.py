@@ -132,6 +132,7 @@ async def _keep_reloading(
             await bench.reload(checked)
             await bench.settled()
             gc.unfreeze()
+            gc.collect()
             _freeze()
             notifier.complaint = ""
             log.info("config reloaded", devices=len(checked.layouts), links=len(bench.links))
@@ -140,9 +141,10 @@ async def _keep_reloading(
 
 def _freeze() -> None:
     # The collector of cyclic garbage would look at all of the site again and again, some 30 ms for 100
-    # devices, in which nobody is answered. It stays as long as the service: out of its sight.
-    gc.collect()
+    # devices, in which nobody is answered. It stays as long as the service: out of its sight. So does the
+    # little garbage of the start, which takes longer to find than to keep.
     gc.freeze()
+    gc.enable()
 
 
 @contextlib.asynccontextmanager

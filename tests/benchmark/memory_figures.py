@@ -9,6 +9,7 @@ from typing import Any
 import programs
 import yaml
 from programs import Missing, Process
+from support.service import free_ports
 from table import Figure
 
 KINDS = {"bess": "bess_modbus", "inverter": "pv_inverter_modbus", "energy_meter": "energy_meter_modbus"}
@@ -50,9 +51,7 @@ def figures(folder: Path) -> list[Figure]:
 def _weigh(folder: Path, count: int, seconds: float) -> tuple[float, float]:
     """Return the resident memory (MiB) of a service with a port for each device, now and after `seconds`."""
     kinds = [list(KINDS)[n % len(KINDS)] for n in range(count)]
-    devices = {programs.free_port(): kind for kind in kinds}
-    if len(devices) < count:  # the same free port was offered twice
-        return _weigh(folder, count, seconds)
+    devices = dict(zip(free_ports(count), kinds, strict=True))
     assets: list[dict[str, Any]] = [
         {"type": kind, "ip": "127.0.0.1", "port": port} for port, kind in devices.items()
     ]

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.service import free_ports
+
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 REQUEST = bytes.fromhex("0001 0000 0006 01 04 0000 000A")
@@ -61,15 +63,9 @@ def our_server(folder: Path, assets: list[dict[str, Any]], **settings: float) ->
 def served_by_us(folder: Path, port: int) -> list[str]:
     """Return the command line that serves a small site whose BESS has the ten registers at a port."""
     bess = {"type": "bess", "ip": "127.0.0.1", "port": port, "register_map": "ten_registers.yaml"}
-    others = [{"type": kind, "ip": "127.0.0.1", "port": free_port()} for kind in ("inverter", "energy_meter")]
+    ports = zip(("inverter", "energy_meter"), free_ports(2), strict=True)
+    others = [{"type": kind, "ip": "127.0.0.1", "port": other} for kind, other in ports]
     return our_server(folder, [bess, *others])
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import programs
 import tcp_figures
+from support.service import free_port
 from table import Figure
 
 from bench.recorder import RECEIVED, Recorder, Tap
@@ -65,7 +66,7 @@ def _request_cpu_us(folder: Path) -> tuple[float, float]:
     with ExitStack() as stack:
         servers = {}
         for mode in measured:
-            port = programs.free_port()
+            port = free_port()
             command = programs.served_by_us(folder, port)
             config = command[command.index("-c") + 1]
             command = [sys.executable, str(programs.HERE / "recorder_server.py"), config, mode]

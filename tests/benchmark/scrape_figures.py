@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 import programs
+from support.service import free_ports
 from table import Figure
 
 ROUNDS, SECONDS = 5, 3.0
@@ -27,7 +28,7 @@ while time.monotonic() < until:
 
 def figures(folder: Path) -> list[Figure]:
     """Poll one device with and without scrapes, in turn, some rounds of each."""
-    ports = [programs.free_port() for _ in range(101)]
+    ports = free_ports(101)
     assets = [{"type": KINDS[n % 3], "ip": "127.0.0.1", "port": port} for n, port in enumerate(ports[1:])]
     assets[0] |= {"register_map": "ten_registers.yaml"}
     command = [*programs.our_server(folder, assets), "--listen-metrics", f"127.0.0.1:{ports[0]}"]

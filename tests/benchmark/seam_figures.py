@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import programs
+from support.service import free_port
 from table import Figure
 
 from bench.app import Bench
@@ -53,7 +54,7 @@ class WithoutSeam(MbapConnection):
 
 def figures(folder: Path) -> list[Figure]:
     """Ask connections in memory with and without the seam in turn, and return the difference."""
-    bess = {"type": "bess", "port": programs.free_port(), "register_map": "ten_registers.yaml"}
+    bess = {"type": "bess", "port": free_port(), "register_map": "ten_registers.yaml"}
     path = folder / "seam.json"
     path.write_text(json.dumps({"register_map_root": str(programs.HERE), "assets": [bess]}))
     bench = Bench(check_site(path))

@@ -9,6 +9,7 @@ from typing import Any
 import programs
 from rtu_figures import wait_until
 from support.processes import cpu_share
+from support.service import free_ports
 from table import Figure
 
 ROUNDS = 3
@@ -18,14 +19,10 @@ KINDS = ("bess", "inverter", "chp", "energy_meter")
 
 def figures(folder: Path) -> list[Figure]:
     """Restart a site of ten devices a few times, then leave it alone; return the medians."""
-    port = programs.free_port()
-    command = programs.our_server(folder, _assets(folder, port), step=0.1)
-    command += [
-        "--state-dir",
-        str(folder / "states"),
-        "--listen-metrics",
-        f"127.0.0.1:{programs.free_port()}",
-    ]
+    metrics, *ports = free_ports(6)
+    port = ports[0]
+    command = programs.our_server(folder, _assets(folder, ports), step=0.1)
+    command += ["--state-dir", str(folder / "states"), "--listen-metrics", f"127.0.0.1:{metrics}"]
     config = Path(command[command.index("-c") + 1])
     restarts = [_restart_s(command, config, port) for _ in range(ROUNDS)]
     with programs.running(command) as process:
@@ -52,16 +49,15 @@ def figures(folder: Path) -> list[Figure]:
     ]
 
 
-def _assets(folder: Path, port: int) -> list[dict[str, Any]]:
-    """Return ten devices: five with a line each, five with a TCP port each, of which one is `port`."""
-    lines = [
+def _assets(folder: Path, ports: list[int]) -> list[dict[str, Any]]:
+    """Return ten devices: five with a TCP port each, the first with ten registers; five with a line each."""
+    served: list[dict[str, Any]] = [{"kind": "modbus_tcp", "ip": "127.0.0.1", "port": port} for port in ports]
+    served[0]["register_map"] = "ten_registers.yaml"
+    served += [
         {"kind": "modbus_rtu", "port": str(folder / f"idle{n}"), "baudrate": 115200, "fallback": "pty"}
         for n in range(5)
     ]
-    ports = [{"kind": "modbus_tcp", "ip": "127.0.0.1", "port": programs.free_port()} for _ in range(5)]
-    ports[0] |= {"port": port, "register_map": "ten_registers.yaml"}
-    bindings = [*ports, *lines]
-    return [{"type": KINDS[n % 4], "protocols": [binding]} for n, binding in enumerate(bindings)]
+    return [{"type": KINDS[n % 4], "protocols": [binding]} for n, binding in enumerate(served)]
 
 
 def _restart_s(command: list[str], config: Path, port: int) -> float:

@@ -8,6 +8,7 @@ from statistics import median
 
 import programs
 from programs import Missing
+from support.service import free_port
 from table import Figure
 
 ROUNDS = 3
@@ -42,7 +43,7 @@ def figures(folder: Path) -> list[Figure]:
 
 
 def _first_answer_s(command: Callable[[int], list[str]]) -> float:
-    port = programs.free_port()
+    port = free_port()
     arguments = command(port)
     start = time.perf_counter()
     with programs.running(arguments) as process:

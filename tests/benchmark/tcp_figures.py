@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import programs
 from programs import Missing, Process
+from support.service import free_port
 from table import Figure
 
 # Short rounds, so that what disturbs the machine meanwhile hits all servers alike.
@@ -63,7 +64,7 @@ def _start_servers(folder: Path, stack: ExitStack) -> tuple[dict[str, tuple[Proc
     servers: dict[str, tuple[Process, int]] = {}
     missing: list[str] = []
     for name, command in commands.items():
-        port = programs.free_port()
+        port = free_port()
         try:
             process = stack.enter_context(programs.running(command(port)))
             reply = programs.wait_until_answered(process, port)

@@ -4,10 +4,9 @@ Devices of one type have ratings of their own, so that a reply with another one'
 """
 
 import os
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
-
-from support.service import free_port
 
 TYPES = ("bess", "inverter", "chp", "energy_meter")
 LOAD_W = 40_000.0
@@ -62,8 +61,8 @@ class Plant(NamedTuple):
         )
 
 
-def plant() -> Plant:
-    """Return the plant with TCP ports that are free."""
+def plant(ports: Sequence[int]) -> Plant:
+    """Return the plant with these three TCP ports."""
     types, numbers = cycle(TYPES), iter(range(1, 21))
 
     def units(count: int) -> list[Unit]:
@@ -71,7 +70,7 @@ def plant() -> Plant:
         return [Unit(f"{kind}-{number}", kind, unit_id, 10.0 + number) for number, kind, unit_id in made]
 
     on_lines = {serial: units(UNITS_ON_A_LINE) for serial in SERIALS}
-    on_tcp = {free_port(): units(count) for count in UNITS_ON_A_PORT}
+    on_tcp = {port: units(count) for port, count in zip(ports, UNITS_ON_A_PORT, strict=True)}
     config = {
         "site_name": "soak",
         "step": STEP_S,

@@ -19,10 +19,10 @@ from pathlib import Path
 from clients import LineClient, Rack, TcpClient
 from ems import merged
 from kills import kill_again_and_again
-from plant import plant
+from plant import UNITS_ON_A_PORT, plant
 from promises import Seen, complaints, promises
 from support import record
-from support.service import RUN, free_port, service, wait_for
+from support.service import RUN, free_ports, service, wait_for
 from support.udev import udev
 from vitals import Pulse, Watcher, scrape, vitals
 
@@ -61,7 +61,8 @@ def main() -> int:
 
 def soak(seconds: float, rng: random.Random, folder: Path) -> Seen:
     """Warm a service up, see what it uses, let everything happen, look again; then kill it time and again."""
-    site, metrics = plant(), free_port()
+    metrics, *ports_of_the_site = free_ports(1 + len(UNITS_ON_A_PORT))
+    site = plant(ports_of_the_site)
     watcher, pulse = Watcher(metrics), Pulse()
     with udev() as bed:
         rack = Rack(bed, random.Random(rng.random()))
