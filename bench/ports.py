@@ -54,7 +54,8 @@ class PortAmbiguous(LinkDown):
 
 def look() -> dict[str, Port]:
     """Return the serial ports by their names of today. Raises PortAbsent where there is no udev."""
-    devices = _context().list_devices(subsystem="tty")
+    # Most ttys are the kernel's own consoles, tty0 to tty63.
+    devices = _context().list_devices(subsystem="tty", sys_name="tty[A-Za-z]*")
     return {port.node: port for device in devices if (port := _port(device))}
 
 

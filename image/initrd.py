@@ -13,8 +13,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # What initrd/init calls; /sbin/modprobe the kernel too, e.g. for the checksums of ext4.
 APPLETS = {
-    "bin": "blockdev cat dd echo find mkdir mount mv od reboot sed sh sleep sort sync tr umount",
-    "sbin": "modprobe switch_root xargs",
+    "bin": "blockdev cat dd echo find mkdir mount mv od reboot sh sleep sort sync tr umount",
+    "sbin": "chroot modprobe switch_root xargs",
 }
 FOLDERS = ("dev", "proc", "run", "sys", "sysroot")
 FILE, EXECUTABLE, LINK, FOLDER, CONSOLE = 0o100644, 0o100755, 0o120777, 0o040755, 0o020600

@@ -34,9 +34,9 @@ def test_the_partitions_follow_each_other_and_the_last_can_grow() -> None:
 def test_the_initrd_knows_the_places_of_the_layout() -> None:
     script = (IMAGE / "initrd/init").read_text()
     names = [partition["name"] for partition in disk.layout()["partitions"]]
-    numbers = dict(re.findall(r"(a|b|data_number)[)=]\s*(?:root_number=)?(\d)", script))
-    assert numbers == {"a": "2", "b": "3", "data_number": "4"}
-    assert [names[int(number) - 1] for number in numbers.values()] == ["root-a", "root-b", "data"]
+    numbers = dict(re.findall(r"(a|b|card_number|data_number)[)=]\s*(?:root_number=)?(\d)", script))
+    assert numbers == {"a": "2", "b": "3", "card_number": "1", "data_number": "4"}
+    assert [names[int(number) - 1] for number in numbers.values()] == ["root-a", "root-b", "card", "data"]
 
 
 @pytest.mark.parametrize("script", [IMAGE / "initrd/init"])

@@ -61,15 +61,24 @@ def _places(options: argparse.Namespace) -> Places:
 
 
 def _setup(options: argparse.Namespace) -> int:
+    _keep_garbage()
     from bench.appliance.setup import set_up
 
     return set_up(_places(options))
 
 
 def _take(options: argparse.Namespace) -> int:
+    _keep_garbage()
     from bench.appliance.setup import take_site
 
     return _tried(lambda: take_site(_places(options)))
+
+
+def _keep_garbage() -> None:
+    # The start of the box waits for these, and they end before garbage could matter.
+    import gc
+
+    gc.disable()
 
 
 def _watch(options: argparse.Namespace) -> int:

@@ -12,19 +12,16 @@ from dertwin import __version__
 
 
 def unique_name(places: Places) -> str:
-    """Return dertwin- and four characters that stay the same for this hardware."""
+    """Return dertwin- and four characters that stay the same for this hardware, or else for this card."""
     digest = hashlib.sha256(next(_serial_numbers(places.root)).encode()).hexdigest()
     return f"dertwin-{digest[:4]}"
 
 
 def _serial_numbers(root: Path) -> Iterator[str]:
-    """Yield what tells this hardware from others, the surest first."""
+    """Yield what tells this box from others, the surest first; all is known before any driver is loaded."""
     for name in ("proc/device-tree/serial-number", "sys/class/dmi/id/product_uuid"):
         if text := _text(root / name).strip("\0 \n"):
             yield text
-    # Only hardware has a device behind its name; bridges and tunnels make addresses up.
-    adapters = (path.parent for path in sorted((root / "sys/class/net").glob("*/device")))
-    yield from filter(None, (_text(adapter / "address").strip() for adapter in adapters))
     yield _text(root / "etc/machine-id") or "unknown"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from image.test.vm import Vm, wait_for
+from image.test.vm import PATIENCE_S, Vm, wait_for
 
 HOST = "127.0.0.1"
 
@@ -27,13 +27,20 @@ def status(vm: Vm) -> dict[str, Any]:
     return dict(json.loads(answer)) if answer else {}
 
 
+def wait_until_started(vm: Vm) -> None:
+    """Wait for the service to say that it is ready, by the start that is under way: asking takes time too."""
+    vm.run("systemctl start dertwin.service", limit_s=PATIENCE_S)
+
+
 def wait_until_ready(vm: Vm) -> None:
     """Wait until the service says that all it serves is up."""
+    wait_until_started(vm)
     wait_for("readiness", lambda: http(vm, "/readyz"))
 
 
 def wait_for_site(vm: Vm, name: str) -> None:
     """Wait until the service runs a site of that name."""
+    wait_until_started(vm)
     wait_for(f"the site {name}", lambda: status(vm).get("site") == name)
 
 
