@@ -8,8 +8,8 @@ from pathlib import Path
 from image import disk
 
 HERE = Path(__file__).parent
-# The processors of these boards do not have the flaw that page table isolation is for (Meltdown), and it costs
-# time in each system call.
+# These processors do not have the flaw that page table isolation is for (Meltdown), and it costs time in each
+# system call.
 KERNEL_WORDS = {"arm64": "console=ttyS1,115200 kpti=0", "amd64": "console=ttyS0,115200"}
 # Boards of the image: Raspberry Pi 3 and Zero 2 (bcm2837), 4 (bcm2711), 5 (bcm2712).
 DEVICE_TREES = ("bcm2837*.dtb", "bcm2711*.dtb", "bcm2712*.dtb")
