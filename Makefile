@@ -137,6 +137,7 @@ packages-bench: NEEDED := $(RUN_PACKAGES) gcc=gcc /usr/include/modbus/modbus.h=l
 packages-soak: NEEDED := $(RUN_PACKAGES) umockdev-wrapper=umockdev
 packages-container: NEEDED := $(RUN_PACKAGES) buildah=buildah mmdebstrap=mmdebstrap
 packages-image: NEEDED := $(RUN_PACKAGES) mmdebstrap=mmdebstrap arch-test=arch-test \
+  /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring \
   qemu-aarch64-static=qemu-user-static update-binfmts=binfmt-support mksquashfs=squashfs-tools mcopy=mtools \
   mkfs.vfat=dosfstools mke2fs=e2fsprogs sfdisk=fdisk zstd=zstd xz=xz-utils depmod=kmod systemctl=systemd \
   mkimage=u-boot-tools

@@ -1,10 +1,13 @@
 """The boot partition: files of firmware and loader, a folder for each slot, and what a laptop edits."""
 
 import os
+import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
+from bench.appliance.boot import SystemdBoot
 from image import disk
 
 HERE = Path(__file__).parent
@@ -22,7 +25,10 @@ def make_slot(arch: str, unpacked: Path, kernel: str, initrd: Path, out: Path) -
     They are the same for both slots but for the word @SLOT@ in the command line.
     """
     out.mkdir()
-    shutil.copy(unpacked / "usr/lib/modules" / kernel / "vmlinuz", out / "vmlinuz")
+    vmlinuz = unpacked / "usr/lib/modules" / kernel / "vmlinuz"
+    if arch == "arm64":
+        _check_room(vmlinuz, (HERE / "boot/boot.cmd").read_text())
+    shutil.copy(vmlinuz, out / "vmlinuz")
     shutil.copy(initrd, out / "initrd.img")
     line = (HERE / "boot/cmdline.txt").read_text()
     words = {"@MACHINE@": KERNEL_WORDS[arch], "@DISK@": f"{disk.layout()['disk_id']:08x}"}
@@ -30,6 +36,18 @@ def make_slot(arch: str, unpacked: Path, kernel: str, initrd: Path, out: Path) -
         line = line.replace(word, text)
     (out / "cmdline.txt").write_text(line)
     return out
+
+
+def _check_room(vmlinuz: Path, script: str) -> None:
+    """Raise ValueError if the running kernel would reach to where the loader's script puts the initrd."""
+    # How much memory it takes from its start: see Documentation/arch/arm64/booting.rst of Linux.
+    (size,) = struct.unpack_from("<Q", vmlinuz.read_bytes(), 16)
+    first, last = (
+        int(re.findall(rf"^setenv {name}_addr_r (0x\w+)$", script, re.MULTILINE)[0], 16)
+        for name in ("kernel", "ramdisk")
+    )
+    if first + size > last:
+        raise ValueError(f"the kernel takes {size >> 20} MiB; give the initrd a higher address in boot.cmd")
 
 
 def make_card(arch: str, unpacked: Path, kernel: str, slot: Path, epoch: int, out: Path) -> None:
@@ -43,7 +61,7 @@ def make_card(arch: str, unpacked: Path, kernel: str, slot: Path, epoch: int, ou
     if arch == "arm64":
         _add_u_boot(unpacked, unpacked / "usr/lib/modules" / kernel / "dtb/broadcom", epoch, out)
     else:
-        _add_systemd_boot(unpacked, command_line.read_text(), out)
+        _add_systemd_boot(unpacked, out)
 
 
 def _add_u_boot(unpacked: Path, device_trees: Path, epoch: int, out: Path) -> None:
@@ -62,11 +80,9 @@ def _add_u_boot(unpacked: Path, device_trees: Path, epoch: int, out: Path) -> No
     )
 
 
-def _add_systemd_boot(unpacked: Path, command_line: str, out: Path) -> None:
+def _add_systemd_boot(unpacked: Path, out: Path) -> None:
     """Add the loader for UEFI, with an entry for slot a."""
     for folder in ("EFI/BOOT", "loader/entries"):
         (out / folder).mkdir(parents=True)
     shutil.copy(unpacked / "usr/lib/systemd/boot/efi/systemd-bootx64.efi", out / "EFI/BOOT/BOOTX64.EFI")
-    (out / "loader/entries/dertwin-a.conf").write_text(
-        f"title dertwin (a)\nlinux /a/vmlinuz\ninitrd /a/initrd.img\noptions {command_line}"
-    )
+    SystemdBoot(out).keep("a")

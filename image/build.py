@@ -39,6 +39,7 @@ def build(arch: str, out: Path, work: Path, epoch: int, update_key: Path | None)
 
     With a key there is an update bundle too, and the image takes updates that this key has signed.
     """
+    os.umask(0o022)
     cache = BUILD / "cache"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # What initrd/init calls; /sbin/modprobe the kernel too, e.g. for the checksums of ext4.
 APPLETS = {
-    "bin": "blockdev cat dd echo find mkdir mount mv od reboot sh sleep sort sync tr umount",
+    "bin": "blockdev cat dd find mkdir mount mv od reboot rm sh sleep sort sync tr umount",
     "sbin": "chroot modprobe switch_root xargs",
 }
 FOLDERS = ("dev", "proc", "run", "sys", "sysroot")

@@ -25,6 +25,8 @@ def install(arch: str, root: Path, cache: Path, epoch: int) -> None:
     site = root / SITE_PACKAGES
     run(*_pip(), "install", *_target(arch), "--no-index", "--upgrade", "--target", site, *own.glob("*.whl"))
     _clean(site)
+    for path in site.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # a wheel keeps the modes of the working copy
     _compile(root, *(f"/{SITE_PACKAGES}/{name}" for name in OURS))
 
     binaries = root / APP / "bin"

@@ -108,8 +108,10 @@ def assemble(
     run("depmod", "-b", root, kernel)
     program.install(arch, root, cache, epoch)
     _set_up(arch, root, epoch)
+    keys = root / "usr/share/dertwin"
+    keys.mkdir()
     if update_key:
-        shutil.copy(f"{update_key}.pub", root / "usr/share/dertwin/update-key.pub")
+        (keys / "update-key.pub").write_bytes(Path(f"{update_key}.pub").read_bytes())
     return kernel
 
 
@@ -124,19 +126,18 @@ def _drop(root: Path, kernel: str) -> None:
 
 def _set_up(arch: str, root: Path, epoch: int) -> None:
     """Add our files, units and users, without running anything of the target."""
-    shutil.copytree(HERE / "files", root, dirs_exist_ok=True)
-    (root / "etc/sudoers.d/bench").chmod(0o440)
     systemd = PROJECT / "systemd"
-    for unit in systemd.glob("*.service"):
-        shutil.copy(unit, root / "usr/lib/systemd/system")
-    for suffix, folder in (("sysusers", "sysusers.d"), ("tmpfiles", "tmpfiles.d")):
-        shutil.copy(systemd / f"dertwin.{suffix}", root / f"usr/lib/{folder}/dertwin.conf")
-    for rules in systemd.glob("*.rules"):
-        shutil.copy(rules, root / "usr/lib/udev/rules.d")
-    demo = root / "usr/share/dertwin/configs"
-    shutil.copytree(PROJECT / "configs", demo, ignore=shutil.ignore_patterns("*.py", "grafana", "prometheus"))
-    (root / "etc/dertwin").mkdir(exist_ok=True)
-    shutil.copy(PROJECT / "configs/demo_config.json", root / "etc/dertwin/site.json")
+    laid = {path: path.relative_to(HERE / "files") for path in (HERE / "files").rglob("*") if path.is_file()}
+    laid |= {unit: Path("usr/lib/systemd/system", unit.name) for unit in systemd.glob("*.service")}
+    laid |= {rules: Path("usr/lib/udev/rules.d", rules.name) for rules in systemd.glob("*.rules")}
+    for kind in ("sysusers", "tmpfiles"):
+        laid[systemd / f"dertwin.{kind}"] = Path(f"usr/lib/{kind}.d/dertwin.conf")
+    laid[PROJECT / "configs/demo_config.json"] = Path("etc/dertwin/site.json")
+    for source, place in laid.items():
+        target = root / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())  # not its mode, which is another one in each working copy
+    (root / "etc/sudoers.d/bench").chmod(0o440)
     (root / "etc/dertwin-release").write_text(f"VERSION={program.read_version()}\nARCH={arch}\n")
     (root / "etc/machine-id").write_text("uninitialized\n")
     (root / "etc/hostname").write_text("dertwin\n")

@@ -38,7 +38,8 @@ def keep_host_key(places: Places) -> Path:
 
 def _host_key(folder: Path) -> Path:
     key, new = folder / "ssh_host_ed25519_key", folder / "new"
-    if key.exists():
+    # What a broken disk has left of a key would keep the SSH server from starting.
+    if key.exists() and not subprocess.run(["ssh-keygen", "-y", "-f", key], capture_output=True).returncode:
         return key
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left_over in (new, folder / "new.pub"):

@@ -141,9 +141,18 @@ Network = Annotated[
 class Wifi(FrozenModel):
     """A wireless network (WPA2) and the country whose rules for radio apply."""
 
-    ssid: str = Field(min_length=1, max_length=32)
+    ssid: str = Field(min_length=1)
     psk: Annotated[str, BeforeValidator(_secret)]
     country: str
+
+    @field_validator("ssid")
+    @classmethod
+    def _fits(cls, ssid: str) -> str:
+        if len(ssid.encode()) > 32:  # IEEE 802.11, 9.4.2.2
+            raise ValueError(
+                f"{show(ssid)} is not allowed; use up to 32 bytes: letters with accents take two"
+            )
+        return ssid
 
     @field_validator("country")
     @classmethod

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -61,8 +62,11 @@ def set_up(places: Places) -> int:
     """Carry out all steps, whatever becomes of each, and return the exit status 0."""
     set_up_logging()
     attempt = Attempts()
-    if places.live and not os.path.ismount(places.data):
-        attempt.faults.append(f"{places.data} is not there: what is put here is lost when the power goes")
+    if places.live and not _lasts(places.data):
+        message = (
+            "the data partition is broken: what is put here is lost when the power goes; flash the card again"
+        )
+        attempt.faults.append(message)
     config, errors = _take_web_config(places, read_settings(places.settings))
     name = config.hostname or unique_name(places)
     attempt("system files", lambda: _write_system_files(places, config, name))
@@ -84,6 +88,12 @@ def set_up(places: Places) -> int:
     for fault in [*report.settings_faults, *report.site_faults, *attempt.faults]:
         log.error("set-up found a fault", fault=fault)
     return 0
+
+
+def _lasts(folder: Path) -> bool:
+    """Tell whether a folder is mounted, and not what image/initrd/init mounts where it finds no disk."""
+    mounted = [line.split()[:2] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return any(place == str(folder) and source != "memory" for source, place in mounted)
 
 
 def take_site(places: Places) -> int:

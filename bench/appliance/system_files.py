@@ -10,7 +10,8 @@ USER = "bench"
 AUTHORIZED_KEYS = "etc/ssh/authorized_keys/%u"
 SSH_SERVER = "etc/ssh/sshd_config.d/dertwin.conf"
 FIREWALL = "etc/nftables.conf"
-WEB_CONFIG = "etc/dertwin/web/web.yaml"
+WEB_CONFIG = "etc/dertwin-box/web/web.yaml"
+SERVICE_OPTIONS = "etc/dertwin-box/service.env"
 _WIFI = "etc/wpa_supplicant/wpa_supplicant-wlan0.conf"
 SECRETS = (_WIFI,)
 """What only root may read."""
@@ -27,7 +28,7 @@ def system_files(config: BenchConfig, name: str) -> dict[str, str]:
         "etc/systemd/network/10-dertwin-ethernet.network": _ethernet(config.network),
         "etc/chrony/sources.d/dertwin.sources": _time_sources(config.time_servers),
         AUTHORIZED_KEYS.replace("%u", USER): "".join(f"{key}\n" for key in config.ssh_keys),
-        "etc/dertwin/site.env": _options(config.metrics),
+        SERVICE_OPTIONS: _options(config.metrics),
     }
     if config.wifi:
         files["etc/systemd/network/10-dertwin-wifi.network"] = _network("Type=wlan", _DYNAMIC)

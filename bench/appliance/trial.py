@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import structlog
 from pydantic import ValidationError
 
-from bench.appliance.boot import BootSlots
+from bench.appliance.boot import boot_slots
 from bench.appliance.identity import slot
 from bench.appliance.places import Places, writable
 from bench.files import replace_file
@@ -40,8 +40,8 @@ def last_update(places: Places) -> Update | None:
 
 def on_trial(places: Places) -> bool:
     """Tell whether the slot that runs is not the one that is booted usually."""
-    running = slot(places)
-    return running != "" and running != BootSlots(places.card).usual
+    running, slots = slot(places), boot_slots(places.card)
+    return running != "" and slots is not None and running != slots.usual
 
 
 class Step(NamedTuple):
@@ -59,6 +59,7 @@ class Trial:
         self._places = places
         self._began_s = now_s
         self._ready_since: tuple[str, float] | None = None
+        self._slots = boot_slots(places.card)
         self._update = last_update(places)
         self._on_trial = on_trial(places)
         if self._update and self._update.state == "trying" and not self._on_trial:
@@ -68,7 +69,7 @@ class Trial:
 
     def step(self, unit: Mapping[str, str], now_s: float) -> Step:
         """Look at the service once more; keep the slot when it is time. Raises OSError."""
-        if not self._on_trial:
+        if not self._on_trial or self._slots is None:
             return Step(self._lines())
         # Another time of becoming active is another start: the minute begins again.
         became = unit.get("ActiveEnterTimestampMonotonic", "")
@@ -78,7 +79,7 @@ class Trial:
             self._ready_since = became, now_s
         elif now_s - self._ready_since[1] >= READY_S:
             with writable(self._places.card):
-                BootSlots(self._places.card).keep(slot(self._places))
+                self._slots.keep(slot(self._places))
             self._on_trial = False
             self._conclude("kept")
         return Step(self._lines(), self._on_trial and now_s - self._began_s >= GIVE_UP_S)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from bench.appliance.boot import PARTITIONS, BootSlots, other
+from bench.appliance.boot import PARTITIONS, BootSlots, boot_slots, other
 from bench.appliance.bundle import CHUNK_BYTES, ROOT_IMAGE, BadBundle, Bundle, Manifest
 from bench.appliance.identity import release, slot
 from bench.appliance.places import Places, writable
@@ -33,17 +33,17 @@ def update(places: Places, file: str, host: str | None, partition: Path | None =
     if host:
         with open(file, "rb") as stream:
             return over_ssh(host, ["update", "-"], stream)
-    target = _target(places)
+    slots, target = _slots(places)
     partition = partition or _partition(places, PARTITIONS[target])
     with _only_one(partition) as device:
         if file == "-":
-            manifest = install(places, sys.stdin.buffer, target, device)
+            manifest = install(places, sys.stdin.buffer, slots, target, device)
         else:
             with open(file, "rb") as stream:
-                manifest = install(places, stream, target, device)
+                manifest = install(places, stream, slots, target, device)
     Update(version=manifest.version, slot=target).save(places)
     with writable(places.card):
-        BootSlots(places.card).try_once(target)
+        slots.try_once(target)
     print(
         f"{manifest.version} is in slot {target}, which is tried now. It is kept once its service has been"
         f" ready for {READY_S:.0f} s; otherwise the next start is the version that runs now. See status.txt.",
@@ -54,19 +54,20 @@ def update(places: Places, file: str, host: str | None, partition: Path | None =
     return 0
 
 
-def _target(places: Places) -> str:
-    """Return the slot to write. Raises BadBundle where there is none."""
+def _slots(places: Places) -> tuple[BootSlots, str]:
+    """Return the slots as the loader has them, and the one to write. Raises BadBundle where there is none."""
     running = slot(places)
     if not running:
         raise BadBundle("this is no appliance with two slots; say which one is to be updated: HOST")
-    if not BootSlots(places.card).known:
+    slots = boot_slots(places.card)
+    if slots is None:
         raise BadBundle("the boot loader of this box cannot try a slot; write a new image to the card")
     if on_trial(places):
         raise BadBundle("the last update is still on trial; wait until status.txt says that it was kept")
-    return other(running)
+    return slots, other(running)
 
 
-def install(places: Places, stream: IO[bytes], target: str, device: int) -> Manifest:
+def install(places: Places, stream: IO[bytes], slots: BootSlots, target: str, device: int) -> Manifest:
     """Write a bundle to a slot, its root to an open device, its boot files to the card, and read all back.
 
     Nothing is written before signature, version and sizes are known to be good. Raises BadBundle, OSError.
@@ -75,7 +76,7 @@ def install(places: Places, stream: IO[bytes], target: str, device: int) -> Mani
     folder = places.card / target
     _check(bundle.manifest, places, device, folder)
     with writable(places.card):
-        BootSlots(places.card).cancel()
+        slots.cancel()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         sync_folder(places.card)

@@ -1,5 +1,13 @@
 # Chooses the slot and boots it; run by U-Boot from the card. See docs/adr/0008.
 # slot.txt has the slot to boot, `slot=a` or `slot=b`; try.txt, if there is one, a slot to boot once.
+
+# U-Boot's own addresses leave 38 MB for the kernel, and this one has 52; image/boot.py checks that it fits.
+setenv kernel_addr_r 0x04000000
+setenv ramdisk_addr_r 0x08000000
+# The device tree is wherever the firmware has put it: out of the way of both.
+fdt addr ${fdt_addr}
+fdt move ${fdt_addr} 0x03e00000 0x100000
+
 setenv card "${devtype} ${devnum}:${distro_bootpart}"
 setenv slot a
 if load ${card} ${kernel_addr_r} slot.txt; then env import -t -r ${kernel_addr_r} ${filesize} slot; fi
@@ -9,15 +17,21 @@ if load ${card} ${kernel_addr_r} slot.txt; then env import -t -r ${kernel_addr_r
 if load ${card} ${kernel_addr_r} try.txt; then
   if fatrm ${card} try.txt; then env import -t -r ${kernel_addr_r} ${filesize} slot; fi
 fi
-echo "dertwin: slot ${slot}"
 
-mw.b ${kernel_addr_r} 0 0x1000
-load ${card} ${kernel_addr_r} ${slot}/cmdline.txt && setexpr.s bootargs *${kernel_addr_r}
-load ${card} ${kernel_addr_r} ${slot}/vmlinuz
-load ${card} ${ramdisk_addr_r} ${slot}/initrd.img
-booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${fdt_addr}
-
-# Only a slot that cannot be loaded at all comes here.
-echo "dertwin: slot ${slot} does not boot"
+# A slot whose files cannot be read, on a card that is wearing out, leaves the other one, if there is one.
+if test "${slot}" = b; then setenv slots "b a"; else setenv slots "a b"; fi
+for slot in ${slots}; do
+  echo "dertwin: slot ${slot}"
+  mw.b ${kernel_addr_r} 0 0x1000
+  if load ${card} ${kernel_addr_r} ${slot}/cmdline.txt; then
+    setexpr.s bootargs *${kernel_addr_r}
+    if load ${card} ${kernel_addr_r} ${slot}/vmlinuz; then
+      if load ${card} ${ramdisk_addr_r} ${slot}/initrd.img; then
+        booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} 0x03e00000
+      fi
+    fi
+  fi
+  echo "dertwin: slot ${slot} does not boot"
+done
 sleep 5
 reset

@@ -22,13 +22,41 @@ class Card:
 
     def write(self, path: str, text: str) -> None:
         """Put a file on the FAT partition."""
-        subprocess.run(["mcopy", "-o", "-i", self.fat, "-", f"::{path}"], input=text.encode(), check=True)
+        self.put(path, text.encode())
+
+    def put(self, path: str, data: bytes) -> None:
+        """Put the bytes of a file on the FAT partition."""
+        subprocess.run(["mcopy", "-o", "-i", self.fat, "-", f"::{path}"], input=data, check=True)
+
+    def remove(self, path: str) -> None:
+        """Remove a file from the FAT partition."""
+        self._tool("mdel", f"::{path}")
+
+    def names(self) -> str:
+        """Return the listing of the FAT partition's top folder."""
+        listed = ["mdir", "-b", "-i", self.fat, "::"]
+        return subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+
+    def spoil(self, name: str, first_byte: int, data: bytes) -> None:
+        """Overwrite bytes of a partition."""
+        start = next(each for each in disk.layout()["partitions"] if each["name"] == name)["first_mib"]
+        with self.path.open("r+b") as file:
+            file.seek(start * disk.MIB + first_byte)
+            file.write(data)
+
+    def copy_slot(self, source: str, target: str, *words: str) -> None:
+        """Make the boot files of a slot those of the other one too, with more words for its kernel."""
+        self._tool("mmd", f"::{target}")
+        for name in ("vmlinuz", "initrd.img"):
+            self.put(f"{target}/{name}", self.fetch(f"{source}/{name}"))
+        line = self.fetch(f"{source}/cmdline.txt").decode().replace(f"slot={source}", f"slot={target}")
+        self.put(f"{target}/cmdline.txt", " ".join([line.strip(), *words, "\n"]).encode())
 
     def next_slot(self) -> str:
         """Return the slot that starts next, as the boot script does: one to be tried is so only once."""
         tried = subprocess.run(["mtype", "-i", self.fat, "::try.txt"], capture_output=True, text=True)
         if tried.returncode == 0:
-            subprocess.run(["mdel", "-i", self.fat, "::try.txt"], check=True)
+            self.remove("try.txt")
         text = tried.stdout if tried.returncode == 0 else self.fetch("slot.txt").decode()
         return text.strip().removeprefix("slot=").removeprefix("try=")
 
@@ -52,3 +80,6 @@ class Card:
                 target.write(block) if block.strip(b"\0") else target.seek(disk.MIB, os.SEEK_CUR)
             target.truncate(entry["size"] * 512)
         return out
+
+    def _tool(self, program: str, path: str) -> None:
+        subprocess.run([program, "-i", self.fat, path], check=True)

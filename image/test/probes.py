@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +97,15 @@ def scp(vm: Vm, key: Path, file: Path, target: str) -> None:
         check=True,
         timeout=300,
     )
+
+
+def ssh_config(vm: Vm, key: Path, folder: Path) -> dict[str, str]:
+    """Return an environment in which `ssh bench@127.0.0.1` reaches the box."""
+    script = folder / "bin/ssh"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f'#!/bin/sh\nexec /usr/bin/ssh {shlex.join(_options(key))} -p {vm.ports[22]} "$@"\n')
+    script.chmod(0o755)
+    return os.environ | {"PATH": f"{script.parent}:{os.environ['PATH']}"}
 
 
 def _options(key: Path) -> list[str]:

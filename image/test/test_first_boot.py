@@ -1,11 +1,12 @@
 """A card just flashed, nothing changed: what an engineer finds within a minute of power-on."""
 
 import re
+import socket
 
 import pytest
 
 from image.test.figures import Figures
-from image.test.probes import http, read_tcp, status
+from image.test.probes import HOST, http, read_tcp, status
 from image.test.vm import Vm, wait_for
 
 MODBUS_PORTS = {55001, 55002, 55003}
@@ -59,11 +60,25 @@ def test_only_what_is_served_can_be_reached(first_boot: Vm) -> None:
     ports = {
         int(port) for address, port in re.findall(r"(\S+):(\d+) ", listening) if address[:4] not in LOCAL
     }
-    assert ports <= {22, *MODBUS_PORTS}
+    assert ports == {22, *MODBUS_PORTS}
     rules = first_boot.run("nft list chain inet dertwin input")
     assert "policy drop" in rules
     (opened,) = re.findall(r"tcp dport \{ (.*?) \}", rules)
     assert set(map(int, opened.split(","))) == {22, *MODBUS_PORTS}
+    first_boot.run("systemd-run --unit=stranger socat TCP-LISTEN:55011,fork,reuseaddr EXEC:hostname")
+    wait_for("somebody who listens", lambda: "55011" in first_boot.run("ss -Hltn"))
+    assert answers(first_boot, 22)
+    assert not answers(first_boot, 55011)
+    first_boot.run("systemctl stop stranger")
+
+
+def answers(vm: Vm, port: int) -> bool:
+    """Tell whether who connects from outside is sent anything (QEMU itself takes each connection)."""
+    with socket.create_connection((HOST, vm.ports[port]), timeout=20) as connection:
+        try:
+            return connection.recv(1) != b""
+        except TimeoutError:
+            return False
 
 
 LOCAL = ("127.", "[::1")

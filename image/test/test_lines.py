@@ -75,7 +75,7 @@ def test_two_adapters_that_change_places_serve_their_lines_again(
         wait_for("the second line", lambda: read_rtu(second, 1, 0, 2), 60)
     took = max(_served_after(bench, serial) for serial in (FIRST, SECOND))
     figures["line served again after its adapter is back, guest time"] = took
-    assert took <= LIMIT_S
+    assert 0.0 < took <= LIMIT_S
 
 
 def _served_after(bench: Vm, serial: str) -> float:

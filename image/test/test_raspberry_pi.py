@@ -9,10 +9,34 @@ from image.test.site_files import FIRST, SECOND, SITE
 from image.test.vm import RASPI3, Vm, wait_for
 
 
-def test_a_raspberry_pi_3_serves_its_lines(image: Path, figures: Figures, tmp_path: Path) -> None:
+def board_card(image: Path) -> Card:
     card = Card(image, image.parent / "image-test/board")
-    card.write("dertwin/site.json", SITE)
     (card.folder / "board.dtb").write_bytes(card.fetch("bcm2837-rpi-3-b.dtb"))
+    return card
+
+
+def test_the_loader_tries_a_slot_once_and_leaves_one_that_it_cannot_load(image: Path) -> None:
+    card = board_card(image)
+    card.copy_slot("a", "b", "loglevel=6")
+    card.write("try.txt", "slot=b\n")
+    (card.folder / "u-boot.bin").write_bytes(card.fetch("u-boot.bin"))
+
+    def start(*shown: str) -> None:
+        tree = ("-dtb", str(card.folder / "board.dtb"))
+        with Vm(card, RASPI3, options=tree, loader=card.folder / "u-boot.bin") as vm:
+            for text in shown:
+                vm.wait_for_console(text)
+            vm.kill()
+
+    start("dertwin: slot b", "Starting kernel", "initrd: checking")
+    assert "try.txt" not in card.names()
+    card.remove("a/initrd.img")
+    start("dertwin: slot a does not boot", "dertwin: slot b", "Starting kernel", "initrd: checking")
+
+
+def test_a_raspberry_pi_3_serves_its_lines(image: Path, figures: Figures, tmp_path: Path) -> None:
+    card = board_card(image)
+    card.write("dertwin/site.json", SITE)
     adapters = [
         word
         for number, serial in enumerate((FIRST, SECOND))

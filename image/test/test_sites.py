@@ -55,3 +55,10 @@ def test_nobody_logs_in_without_the_key(bench: Vm, key: Path, tmp_path: Path) ->
     refused = ssh(bench, stranger, "id", check=False)
     assert refused.returncode == 255
     assert "Permission denied (publickey)" in refused.stderr
+
+
+def test_the_operator_is_not_root(bench: Vm, key: Path) -> None:
+    refused = ssh(bench, key, "sudo -n dertwin site show --root /tmp", check=False)
+    assert refused.returncode != 0
+    assert "password is required" in refused.stderr
+    assert "two-lines" in ssh(bench, key, "sudo -n dertwin site show").stdout

@@ -50,6 +50,7 @@ class Board:
     shell: str
     options: tuple[str, ...]
     usb: str
+    words: str = ""
 
     @property
     def append(self) -> str:
@@ -66,22 +67,30 @@ class Board:
             for unit in ("dertwin", "dertwin-setup", "systemd-journald", "systemd-udevd")
         )
         own = f"console={self.console} systemd.debug_shell={self.shell} panic=-1 loglevel=6"
-        return " ".join([own, *waits, *drop_ins])
+        return " ".join([own, *waits, *drop_ins, self.words])
 
 
-VIRT = Board(
-    "virt", "ttyAMA0", "ttyS0",
-    ("-cpu", "cortex-a53", "-smp", "2", "-m", "1024", "-accel", "tcg,thread=multi",
-     "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
-     "-device", "qemu-xhci,id=xhci", "-device", "pci-serial,chardev=shell",
-     "-drive", "if=virtio,format=qcow2,file={disk}"),
-    "xhci.0",
+_VIRT = (
+    "-cpu", "cortex-a53", "-m", "1024", "-device", "virtio-net-pci,netdev=net,romfile=",
+    "-device", "virtio-rng-pci", "-device", "qemu-xhci,id=xhci", "-device", "pci-serial,chardev=shell",
+    "-drive", "if=virtio,format=qcow2,file={disk}",
 )  # fmt: skip
+VIRT = Board("virt", "ttyAMA0", "ttyS0", ("-smp", "2", "-accel", "tcg,thread=multi", *_VIRT), "xhci.0")
+# One core whose clock goes on by 1 ns with each instruction, and at once to the next event when it is idle.
+COUNTED = Board(
+    "virt",
+    "ttyAMA0",
+    "ttyS0",
+    ("-smp", "1", "-accel", "tcg", "-icount", "shift=0,sleep=off", *_VIRT),
+    "xhci.0",
+)
 # Its USB controller ends QEMU (7.2 and 10.0) when an adapter is unplugged: adapters are there from the start.
+# Its watchdog restarts it at once when it is armed, whatever the time that it is given.
 RASPI3 = Board(
     "raspi3b", "ttyAMA0", "ttyS1",
     ("-device", "usb-net,netdev=net", "-serial", "chardev:shell", "-drive", "if=sd,format=qcow2,file={disk}"),
     "usb-bus.0",
+    "systemd.watchdog_sec=0",
 )  # fmt: skip
 
 
@@ -94,6 +103,8 @@ class Vm:
     forward: tuple[int, ...] = ()
     options: tuple[str, ...] = ()
     more_kernel_words: str = ""
+    loader: Path | None = None
+    """What is started instead of the slot's own kernel, as the board's firmware does."""
     ports: dict[int, int] = field(default_factory=dict)
     started: float = 0.0
 
@@ -107,6 +118,7 @@ class Vm:
             check=True,
         )
         self.log = self.folder / f"console-{self.board.name}.log"
+        self.log.with_name(f"{self.log.name}.2").unlink(missing_ok=True)
         self.process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL)
         self.started = time.monotonic()
         self._shell: socket.socket | None = None
@@ -122,10 +134,6 @@ class Vm:
         self.process.wait()
 
     def _command(self) -> list[str]:
-        slot = self.card.next_slot()
-        for name in ("vmlinuz", "initrd.img", "cmdline.txt"):
-            (self.folder / name).write_bytes(self.card.fetch(f"{slot}/{name}"))
-        words = [word for word in (self.folder / "cmdline.txt").read_text().split() if "console=" not in word]
         for port in self.forward:
             self.ports[port] = _free_port()
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:{ours}-:{port}" for port, ours in self.ports.items())
@@ -133,14 +141,24 @@ class Vm:
             "qemu-system-aarch64", "-M", self.board.name, "-display", "none", "-nodefaults", "-no-reboot",
             "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off", "-serial", f"file:{self.log}",
             "-netdev", f"user,id=net{forwards}",
-            "-chardev", f"socket,id=shell,path={self.folder}/shell,server=on,wait=off",
-            "-kernel", str(self.folder / "vmlinuz"), "-initrd", str(self.folder / "initrd.img"),
-            "-append", " ".join([*words, self.board.append, self.more_kernel_words]),
+            "-chardev", f"socket,id=shell,path={self.folder}/shell,server=on,wait=off,logfile={self.log}.2",
+            *(["-kernel", str(self.loader)] if self.loader else self._kernel()),
         ]  # fmt: skip
         for number in range(4):
             command += ["-chardev", f"socket,id=c{number},path={self.adapter(number)},server=on,wait=off"]
         command += [option.format(disk=self.overlay) for option in self.board.options]
         return [*command, *self.options]
+
+    def _kernel(self) -> list[str]:
+        """Return QEMU's options for the kernel of the slot that is next, as the loader would start it."""
+        slot = self.card.next_slot()
+        for name in ("vmlinuz", "initrd.img", "cmdline.txt"):
+            (self.folder / name).write_bytes(self.card.fetch(f"{slot}/{name}"))
+        words = [word for word in (self.folder / "cmdline.txt").read_text().split() if "console=" not in word]
+        return [
+            "-kernel", str(self.folder / "vmlinuz"), "-initrd", str(self.folder / "initrd.img"),
+            "-append", " ".join([*words, self.board.append, self.more_kernel_words]),
+        ]  # fmt: skip
 
     def adapter(self, number: int) -> Path:
         """Return the socket that is an adapter's other end: its bytes on the wire."""
@@ -179,8 +197,9 @@ class Vm:
             raise RuntimeError(f"{command}: {complaint}")
 
     def console(self) -> str:
-        """Return all that the console has shown."""
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+        """Return all that the console has shown, and the second serial port."""
+        logs = (self.log, self.log.with_name(f"{self.log.name}.2"))
+        return "".join(log.read_text(errors="replace") for log in logs if log.exists())
 
     def wait_for_console(self, pattern: str, limit_s: float = PATIENCE_S) -> float:
         """Wait until the console shows a pattern and return the time since power-on (s)."""
@@ -235,6 +254,10 @@ class Vm:
         """Shut the machine down as its user would, and keep what it has written."""
         with contextlib.suppress(AssertionError):
             self._ask("systemctl --no-block poweroff", 20)
+        self.wait_for_end()
+
+    def wait_for_end(self) -> None:
+        """Wait until the machine has switched itself off, or restarts, and keep what it has written."""
         self.process.wait(PATIENCE_S)
         self.keep()
 

@@ -77,6 +77,7 @@ BAD: list[tuple[str, str, str, dict[str, Any]]] = [
      {"network": FixedNetwork(address="10.0.0.5/24")}),
     ("network: {address: 10.0.0.5/24, dns: [a, 10.0.0.1, b]}", "network.dns[0]", "use an IP address",
      {"network": FixedNetwork(address="10.0.0.5/24", dns=["10.0.0.1"])}),
+    (f"wifi: {{ssid: {'ä' * 17}, psk: long enough, country: DE}}", "wifi.ssid", "up to 32 bytes", {}),
     ("wifi: {ssid: a, psk: 12345678, country: DE}", "wifi.psk", "put it in quotes", {}),
     ("wifi: {ssid: a, psk: short, country: DE}", "wifi.psk", "8 to 63 characters", {}),
     ("wifi: {ssid: a, psk: long enough, country: Germany}", "wifi.country", "two letters", {}),

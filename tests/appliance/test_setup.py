@@ -74,13 +74,13 @@ def test_the_settings_reach_the_programs_of_the_box(box: Places) -> None:
     assert {"Address=192.168.1.50/24", "Gateway=192.168.1.1", "DNS=9.9.9.9"} <= set(lines)
     assert read(box, "etc/ssh/authorized_keys/bench") == f"{KEY}\n"
     assert os.readlink(box.root / "etc/localtime") == "/usr/share/zoneinfo/Europe/Berlin"
-    assert read(box, "etc/dertwin/site.env") == 'DERTWIN_OPTIONS="--listen-metrics 0.0.0.0:9100"\n'
+    assert read(box, "etc/dertwin-box/service.env") == 'DERTWIN_OPTIONS="--listen-metrics 0.0.0.0:9100"\n'
 
 
 def test_the_options_of_the_service_are_understood_by_it(box: Places) -> None:
     configure(box, metrics={"address": "fd00::1", "port": 9100})
     boot(box)
-    words = read(box, "etc/dertwin/site.env").partition('"')[2].rstrip('"\n').split()
+    words = read(box, "etc/dertwin-box/service.env").partition('"')[2].rstrip('"\n').split()
     parsed = cli._parser().parse_args(["run", "-c", "x", *words])
     assert parsed.listen_metrics == ("fd00::1", 9100)
 
@@ -136,6 +136,15 @@ def test_a_key_that_was_cut_off_is_made_anew(box: Places) -> None:
     assert (box.data / "ssh/ssh_host_ed25519_key").read_text().startswith("-----BEGIN OPENSSH")
 
 
+@pytest.mark.parametrize("left", ["", "-----BEGIN OPENSSH PRIVATE KEY-----\n"])
+def test_a_host_key_that_a_broken_disk_has_damaged_is_made_anew(left: str, box: Places) -> None:
+    boot(box)
+    key = box.data / "ssh/ssh_host_ed25519_key"
+    key.write_text(left)
+    boot(box)
+    assert passes("ssh-keygen", "-y", "-f", key).split()[1] in Path(f"{key}.pub").read_text()
+
+
 def test_wpa_supplicant_takes_any_name_and_password(box: Places) -> None:
     configure(box, wifi={"ssid": 'my "net"\u00e9', "psk": 'a "quoted" \\ one', "country": "DE"})
     boot(box)
@@ -164,8 +173,8 @@ def test_a_web_config_is_copied_with_what_it_names_and_only_for_the_service(box:
     (box.user_files / "web.yaml").write_text(tls)
     configure(box, metrics={**EVERYWHERE, "web_config": "web.yaml"})
     assert "web.yaml" not in boot(box)
-    assert "--web-config /etc/dertwin/web/web.yaml" in read(box, "etc/dertwin/site.env")
-    copied = {path.name: path for path in (box.served / "web").iterdir()}
+    assert "--web-config /etc/dertwin-box/web/web.yaml" in read(box, "etc/dertwin-box/service.env")
+    copied = {path.name: path for path in (box.root / "etc/dertwin-box/web").iterdir()}
     assert copied.keys() == {"web.yaml", certificate.name, key.name}
     assert all(path.stat().st_mode & 0o007 == 0 for path in copied.values())
 
@@ -175,7 +184,7 @@ def test_with_a_bad_web_config_the_metrics_stay_on_the_box(web_config: str, box:
     configure(box, metrics={**EVERYWHERE, "web_config": web_config})
     status = boot(box)
     assert web_config in status.partition("Wrong in bench.yaml")[2]
-    assert read(box, "etc/dertwin/site.env") == 'DERTWIN_OPTIONS="--listen-metrics 127.0.0.1:9555"\n'
+    assert read(box, "etc/dertwin-box/service.env") == 'DERTWIN_OPTIONS="--listen-metrics 127.0.0.1:9555"\n'
     assert "9100" not in read(box, "etc/nftables.conf")
 
 

@@ -13,7 +13,7 @@ from support.bundles import NEW, OLD, SLOT_BYTES, box_with_slots, bundle, make_k
 from support.ssh import ssh_to
 
 from bench import cli
-from bench.appliance.boot import BootSlots
+from bench.appliance.boot import UBoot
 from bench.appliance.bundle import BadBundle
 from bench.appliance.places import Places
 from bench.appliance.trial import GIVE_UP_S, READY_S, Trial, last_update
@@ -67,7 +67,7 @@ def test_a_bundle_is_written_to_the_other_slot_and_tried_once(
 
 def test_the_slot_that_runs_is_never_the_one_that_is_written(key: Path, tmp_path: Path) -> None:
     box, _ = box_with_slots(tmp_path / "box", key, running="b")
-    BootSlots(box.card).keep("b")
+    UBoot(box.card).keep("b")
     assert update(box, bundle(tmp_path, key)) == 0
     assert (box.card / "a/vmlinuz").read_bytes() == b"the new kernel"
     assert [start(box), start(box)] == ["a", "b"]
@@ -289,7 +289,7 @@ def test_a_slot_is_kept_once_its_service_has_been_ready_for_a_while(
     assert "on trial" in trial.step({"ActiveState": "activating"}, 1.0).lines[0]
     trial.step(ACTIVE, 10.0)
     trial.step(ACTIVE, 10.0 + READY_S - 1)
-    assert BootSlots(box.card).usual == "a"
+    assert UBoot(box.card).usual == "a"
     assert trial.step(ACTIVE, 10.0 + READY_S) == (["2.0.0 was installed and kept"], False)
     assert start(box) == "b"
     assert Trial(box, 0.0).step(ACTIVE, 0.0).lines == ["2.0.0 was installed and kept"]
@@ -302,7 +302,7 @@ def test_a_service_that_restarts_again_and_again_is_not_ready(box: Places, key: 
         for _ in range(2):  # too short a time each
             now_s += READY_S / 2
             step = trial.step({**ACTIVE, "ActiveEnterTimestampMonotonic": str(restart)}, now_s)
-    assert BootSlots(box.card).usual == "a"
+    assert UBoot(box.card).usual == "a"
     assert step.give_up
     assert now_s >= GIVE_UP_S
 
