@@ -141,7 +141,8 @@ packages-image: NEEDED := $(RUN_PACKAGES) mmdebstrap=mmdebstrap arch-test=arch-t
   qemu-aarch64-static=qemu-user-static update-binfmts=binfmt-support mksquashfs=squashfs-tools mcopy=mtools \
   mkfs.vfat=dosfstools mke2fs=e2fsprogs sfdisk=fdisk zstd=zstd xz=xz-utils depmod=kmod systemctl=systemd \
   mkimage=u-boot-tools
-packages-image-test: NEEDED := qemu-system-aarch64=qemu-system-arm qemu-img=qemu-utils mbpoll=mbpoll ssh=openssh-client
+packages-image-test: NEEDED := qemu-system-aarch64=qemu-system-arm qemu-system-x86_64=qemu-system-x86 \
+  /usr/share/OVMF/OVMF_CODE_4M.fd=ovmf qemu-img=qemu-utils mbpoll=mbpoll ssh=openssh-client
 packages-run packages-test packages-bench packages-soak packages-container packages-install packages-image packages-image-test:
 	@missing=""; \
 	for need in $(NEEDED); do \

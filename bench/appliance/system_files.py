@@ -101,7 +101,9 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin no
 AllowUsers {USER}
+AllowAgentForwarding no
 X11Forwarding no
+UseDNS no
 """
 
 

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import re
-import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +81,7 @@ def wire(adapter: Path, name: Path) -> Iterator[Path]:
 def ssh(vm: Vm, key: Path, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command on the box as its operator."""
     done = subprocess.run(
-        ["ssh", *_options(key), "-p", str(vm.ports[22]), f"bench@{HOST}", command],
+        ["ssh", *ssh_options(key), "-p", str(vm.ports[22]), f"bench@{HOST}", command],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0 or not check, (command, done.stdout, done.stderr)
@@ -93,21 +91,13 @@ def ssh(vm: Vm, key: Path, command: str, *, check: bool = True) -> subprocess.Co
 def scp(vm: Vm, key: Path, file: Path, target: str) -> None:
     """Copy a file to the box as its operator."""
     subprocess.run(
-        ["scp", "-q", *_options(key), "-P", str(vm.ports[22]), file, f"bench@{HOST}:{target}"],
+        ["scp", "-q", *ssh_options(key), "-P", str(vm.ports[22]), file, f"bench@{HOST}:{target}"],
         check=True,
         timeout=300,
     )
 
 
-def ssh_config(vm: Vm, key: Path, folder: Path) -> dict[str, str]:
-    """Return an environment in which `ssh bench@127.0.0.1` reaches the box."""
-    script = folder / "bin/ssh"
-    script.parent.mkdir(exist_ok=True)
-    script.write_text(f'#!/bin/sh\nexec /usr/bin/ssh {shlex.join(_options(key))} -p {vm.ports[22]} "$@"\n')
-    script.chmod(0o755)
-    return os.environ | {"PATH": f"{script.parent}:{os.environ['PATH']}"}
-
-
-def _options(key: Path) -> list[str]:
+def ssh_options(key: Path) -> list[str]:
+    """Return ssh's options for a box that nobody knows yet."""
     known = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes")
     return ["-i", str(key), *(word for option in (*known, "ConnectTimeout=120") for word in ("-o", option))]

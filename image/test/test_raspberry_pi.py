@@ -28,10 +28,12 @@ def test_the_loader_tries_a_slot_once_and_leaves_one_that_it_cannot_load(image: 
                 vm.wait_for_console(text)
             vm.kill()
 
-    start("dertwin: slot b", "Starting kernel", "initrd: checking")
+    start("dertwin: slot b", "Starting kernel", "initrd: no root file system")
     assert "try.txt" not in card.names()
     card.remove("a/initrd.img")
-    start("dertwin: slot a does not boot", "dertwin: slot b", "Starting kernel", "initrd: checking")
+    start(
+        "dertwin: slot a does not boot", "dertwin: slot b", "Starting kernel", "initrd: no root file system"
+    )
 
 
 def test_a_raspberry_pi_3_serves_its_lines(image: Path, figures: Figures, tmp_path: Path) -> None:

@@ -1,18 +1,17 @@
 """Updates of a whole box over SSH: one that is kept, and one that does not even start."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from bench.appliance.bundle import make_bundle
 from bench.appliance.trial import READY_S
 from image import program
 from image.test.card import Card
 from image.test.conftest import FORWARD, ROOT
 from image.test.figures import Figures
-from image.test.probes import HOST, read_tcp, ssh_config, wait_until_started
+from image.test.probes import read_tcp, wait_until_started
 from image.test.site_files import BENCH_YAML
+from image.test.updates import make_update, send_update
 from image.test.vm import Vm, wait_for
 
 MADE = ROOT / "build/work-arm64"
@@ -25,25 +24,12 @@ def card(image: Path, key: Path) -> Card:
     return card
 
 
-def make_update(folder: Path, key: Path, version: str, root: Path) -> Path:
-    """Make a bundle of what the image was made of, but for the root file system."""
-    files = {f"boot/{path.name}": path for path in (MADE / "slot").iterdir()} | {"root.squashfs": root}
-    bundle = folder / f"dertwin-{version}-arm64.bundle"
-    make_bundle(bundle, version, "arm64", files, key, epoch=0)
-    return bundle
-
-
 def update(vm: Vm, key: Path, bundle: Path, folder: Path) -> str:
-    """Update the box with our own command, over SSH, and wait until it restarts."""
+    """Update the box and wait until it restarts."""
     trust(vm, key)
-    environment = ssh_config(vm, key, folder)
-    done = subprocess.run(
-        [ROOT / ".venv/bin/dertwin", "update", bundle, f"bench@{HOST}"],
-        capture_output=True, text=True, timeout=900, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    said = send_update(vm, key, bundle, folder)
     vm.wait_for_end()
-    return done.stdout
+    return said
 
 
 def trust(vm: Vm, key: Path) -> None:
@@ -60,7 +46,7 @@ def test_an_update_is_kept_and_one_that_does_not_start_is_not(
     card: Card, key: Path, tmp_path: Path, figures: Figures
 ) -> None:
     version = program.read_version()
-    good = make_update(tmp_path, key, f"{version}.1", MADE / "root.squashfs")
+    good = make_update(tmp_path, key, MADE / "slot", "arm64", f"{version}.1", MADE / "root.squashfs")
     with Vm(card, forward=FORWARD) as vm:
         vm.wait_for_shell()
         wait_until_started(vm)
@@ -79,7 +65,7 @@ def test_an_update_is_kept_and_one_that_does_not_start_is_not(
 
         # Whole, genuine, and no file system: its kernel finds nothing to start.
         (tmp_path / "nothing").write_bytes(bytes(4096))
-        bad = make_update(tmp_path, key, f"{version}.2", tmp_path / "nothing")
+        bad = make_update(tmp_path, key, MADE / "slot", "arm64", f"{version}.2", tmp_path / "nothing")
         assert "is in slot a, which is tried now" in update(vm, key, bad, tmp_path)
 
     with Vm(card, forward=FORWARD) as vm:

@@ -49,8 +49,12 @@ class Board:
     console: str
     shell: str
     options: tuple[str, ...]
-    usb: str
+    usb: str = ""
     words: str = ""
+    program: str = "qemu-system-aarch64"
+    """Which QEMU has the machine."""
+    firmware: bool = False
+    """Whether the machine starts what is on its disk, and again after a restart; no shell then."""
 
     @property
     def append(self) -> str:
@@ -91,6 +95,16 @@ RASPI3 = Board(
     ("-device", "usb-net,netdev=net", "-serial", "chardev:shell", "-drive", "if=sd,format=qcow2,file={disk}"),
     "usb-bus.0",
     "systemd.watchdog_sec=0",
+)  # fmt: skip
+# Its kernels panic at random in QEMU 7.2 on more than one core (fixed in 8.1).
+PC = Board(
+    "q35", "ttyS0", "ttyS1",
+    ("-smp", "1", "-m", "1024", "-accel", "tcg",
+     "-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+     "-drive", "if=pflash,format=raw,file={folder}/firmware.vars",
+     "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
+     "-drive", "if=virtio,format=qcow2,file={disk}"),
+    program="qemu-system-x86_64", firmware=True,
 )  # fmt: skip
 
 
@@ -138,19 +152,22 @@ class Vm:
             self.ports[port] = _free_port()
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:{ours}-:{port}" for port, ours in self.ports.items())
         command = [
-            "qemu-system-aarch64", "-M", self.board.name, "-display", "none", "-nodefaults", "-no-reboot",
+            self.board.program, "-M", self.board.name, "-display", "none", "-nodefaults",
+            *([] if self.board.firmware else ["-no-reboot"]),
             "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off", "-serial", f"file:{self.log}",
             "-netdev", f"user,id=net{forwards}",
             "-chardev", f"socket,id=shell,path={self.folder}/shell,server=on,wait=off,logfile={self.log}.2",
-            *(["-kernel", str(self.loader)] if self.loader else self._kernel()),
+            *self._kernel(),
         ]  # fmt: skip
         for number in range(4):
             command += ["-chardev", f"socket,id=c{number},path={self.adapter(number)},server=on,wait=off"]
-        command += [option.format(disk=self.overlay) for option in self.board.options]
+        command += [option.format(disk=self.overlay, folder=self.folder) for option in self.board.options]
         return [*command, *self.options]
 
     def _kernel(self) -> list[str]:
-        """Return QEMU's options for the kernel of the slot that is next, as the loader would start it."""
+        """Return QEMU's options for what it starts; the kernel of the next slot as the loader would."""
+        if self.loader or self.board.firmware:
+            return ["-kernel", str(self.loader)] if self.loader else []
         slot = self.card.next_slot()
         for name in ("vmlinuz", "initrd.img", "cmdline.txt"):
             (self.folder / name).write_bytes(self.card.fetch(f"{slot}/{name}"))

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,30 +99,43 @@ def make(folder: Path, target: str) -> None:
 @contextlib.contextmanager
 def container(installed: Path, folder: Path) -> Iterator[Container]:
     """Boot a copy of this machine with the service installed."""
+    upper = folder / "upper"
+    shutil.copytree(installed, upper, symlinks=True)
+    with booted(Path("/"), folder, TARGET) as inside:
+        # What `make install` does itself where the host is not a folder.
+        inside.run("systemd-sysusers")
+        inside.run("systemd-tmpfiles", "--create", "/usr/lib/tmpfiles.d/dertwin.conf")
+        yield inside
+
+
+@contextlib.contextmanager
+def booted(below: Path, folder: Path, target: str, *options: str) -> Iterator[Container]:
+    """Boot a root file system, with folder/upper laid over it, to a systemd target; nothing of it changes."""
     skip_without_container()
     upper, work, root = folder / "upper", folder / "work", folder / "root"
-    shutil.copytree(installed, upper, symlinks=True)
-    for each in (work, root):
-        each.mkdir()
-    options = f"lowerdir=/,upperdir={upper},workdir={work}"
+    for each in (upper, work, root):
+        each.mkdir(exist_ok=True)
+    layers = f"lowerdir={below},upperdir={upper},workdir={work}"
     mounted = subprocess.run(
-        ["mount", "-t", "overlay", "overlay", "-o", options, root], capture_output=True, text=True
+        ["mount", "-t", "overlay", "overlay", "-o", layers, root], capture_output=True, text=True
     )
     if mounted.returncode:
-        pytest.skip(f"cannot lay a folder over /: {mounted.stderr}")
+        pytest.skip(f"cannot lay a folder over {below}: {mounted.stderr}")
     try:
-        with (folder / "nspawn.log").open("w") as log:
-            yield from _boot(root, log.fileno(), folder / "nspawn.log")
+        yield from _boot(root, folder / "nspawn.log", target, options)
     finally:
         subprocess.run(["umount", root], check=True)
 
 
-def _boot(root: Path, log: int, log_file: Path) -> Iterator[Container]:
+def _boot(root: Path, log_file: Path, target: str, options: Sequence[str]) -> Iterator[Container]:
     nspawn = [
         *("systemd-nspawn", "-q", "-D", str(root), "--register=no", "--keep-unit", "--private-network"),
-        *("--kill-signal=SIGRTMIN+3", "--console=pipe", "--boot", "--", f"--unit={TARGET}"),
+        *(*options, "--kill-signal=SIGRTMIN+3", "--console=pipe", "--boot", "--", f"--unit={target}"),
     ]
-    with subprocess.Popen(nspawn, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process:
+    with (
+        log_file.open("w") as log,
+        subprocess.Popen(nspawn, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process,
+    ):
         try:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
 
@@ -134,13 +147,10 @@ def _boot(root: Path, log: int, log_file: Path) -> Iterator[Container]:
 
             inside = Container(root, wait_for(leader, 20.0, "the container"))
 
-            def booted() -> bool:
-                return "active" in inside.run("systemctl", "is-active", TARGET, check=False).split()
+            def reached() -> bool:
+                return "active" in inside.run("systemctl", "is-active", target, check=False).split()
 
-            wait_for(booted, 30.0, TARGET)
-            # What `make install` does itself where the host is not a folder.
-            inside.run("systemd-sysusers")
-            inside.run("systemd-tmpfiles", "--create", "/usr/lib/tmpfiles.d/dertwin.conf")
+            wait_for(reached, 60.0, target)
             yield inside
         finally:
             process.terminate()

@@ -1,0 +1,40 @@
+"""The root file system of the image for PCs under a real systemd, if `make image ARCH=amd64` has left one."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from support.container import ROOT, Container, booted
+from support.service import wait_for
+
+WORK = ROOT / "build/work-amd64"
+READ_STATE_OF_CHARGE = bytes.fromhex("04 0004 0001")
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    if not (WORK / "card/dertwin").is_dir():
+        pytest.skip("there is no root file system here; make image ARCH=amd64 makes one")
+    folder = tmp_path_factory.mktemp("image")
+    shutil.copytree(WORK / "card/dertwin", folder / "card/dertwin")
+    (folder / "data").mkdir()
+    binds = (f"--bind={folder}/card:/boot/card", f"--bind={folder}/data:/data")
+    with booted(WORK / "root", folder, "multi-user.target", *binds) as box:
+        yield box
+
+
+def test_the_demo_site_is_served(box: Container) -> None:
+    answer = wait_for(lambda: box.ask(55001, READ_STATE_OF_CHARGE), 30.0, "the battery")
+    assert int.from_bytes(answer[2:]) == pytest.approx(5000, abs=50)
+    assert box.show("dertwin.service")["ActiveState"] == "active"
+
+
+def test_the_card_says_that_it_runs(box: Container) -> None:
+    status = box.root / "boot/card/dertwin/status.txt"
+    wait_for(
+        lambda: "running" in box.run("cat", "/boot/card/dertwin/status.txt", check=False), 30.0, str(status)
+    )
+
+
+def test_no_unit_of_ours_has_failed(box: Container) -> None:
+    assert "dertwin" not in box.run("systemctl", "--failed", "--no-legend", "--plain")
