@@ -17,6 +17,7 @@ from bench.appliance.places import Places
 from bench.appliance.report import Report
 from bench.appliance.settings import Metrics
 from bench.appliance.site_files import (
+    CONFIGS,
     SiteFiles,
     as_json,
     demo_site,
@@ -57,7 +58,9 @@ def choose(places: Places) -> Chosen:
     for name in ("current", "previous"):
         try:
             if config := kept.config(name):
-                return Chosen(config, check_site(config, served_here=False), _origin(kept, config), faults)
+                return Chosen(
+                    config, check_site(config, served_here=False), _origin(places, kept, config), faults
+                )
         except (ConfigErrors, OSError) as found:
             faults += _faults(found)
     return Chosen(demo_site(), check_site(demo_site(), served_here=False), "the demo site", faults)
@@ -167,11 +170,14 @@ def _now_current(places: Places, kept: "KeptSites") -> Chosen:
         pass  # what is not readable now is new whenever it becomes so
     config = kept.config("current")
     assert config is not None
-    return Chosen(config, check_site(config), _origin(kept, config))
+    return Chosen(config, check_site(config), _origin(places, kept, config))
 
 
-def _origin(kept: "KeptSites", config: Path) -> str:
-    return ON_THE_CARD if not kept.card_is_new(gather(config)) else "put in place earlier"
+def _origin(places: Places, kept: "KeptSites", config: Path) -> str:
+    if kept.card_is_new(gather(config)):
+        return "put in place earlier"
+    there = any((places.user_files / name).is_file() for name in CONFIGS)
+    return ON_THE_CARD if there else "the last one that was on the card"
 
 
 class KeptSites:

@@ -20,7 +20,7 @@ PI4_LOADERS_S = 10.0
 
 
 class Start(NamedTuple):
-    """A start from a card just flashed, in the guest's time: userspace (s), and how busy all was until ready."""
+    """A start from a card just flashed, by the guest's clock (s): userspace, and all cores until ready."""
 
     userspace_s: float
     busy_s: float

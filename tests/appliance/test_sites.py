@@ -50,6 +50,14 @@ def test_a_good_site_on_the_card_is_served(box: Places) -> None:
     assert name(box) == "two"
 
 
+def test_a_site_that_is_taken_off_the_card_is_served_on_and_said_to_be_gone(box: Places) -> None:
+    put_on_card(box, site("one"))
+    boot(box)
+    (box.user_files / "site.json").unlink()
+    assert "one: the last one that was on the card" in boot(box)
+    assert name(box) == "one"
+
+
 def test_a_bad_site_on_the_card_leaves_the_last_good_one_and_says_why(box: Places) -> None:
     put_on_card(box, site("one"))
     assert "Your site is not served" not in boot(box)
