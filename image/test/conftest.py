@@ -45,6 +45,8 @@ def first_boot(image: Path, figures: Figures) -> Iterator[Vm]:
     """Boot a card just flashed, with nothing on it changed; the machine is ready when this returns."""
     card = Card(image, WORK / "first")
     with Vm(card, forward=FORWARD) as vm:
+        packed = image.with_name(image.name + ".xz").stat().st_size
+        figures["image to download"] = f"{packed / 2**20:.0f} MiB"
         figures["kernel started"] = vm.wait_for_console("Linux version|initrd:")
         vm.wait_for_shell()
         wait_until_ready(vm)

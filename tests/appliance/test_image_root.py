@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.container import ROOT, Container, booted
@@ -11,10 +12,16 @@ WORK = ROOT / "build/work-amd64"
 READ_STATE_OF_CHARGE = bytes.fromhex("04 0004 0001")
 
 
+def sources() -> Iterator[Path]:
+    for folder in ("bench", "dertwin", "image", "systemd"):
+        yield from (path for path in (ROOT / folder).rglob("*.*") if path.parent.name != "__pycache__")
+
+
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    if not (WORK / "card/dertwin").is_dir():
-        pytest.skip("there is no root file system here; make image ARCH=amd64 makes one")
+    made = WORK / "root.squashfs"
+    if not made.exists() or any(source.stat().st_mtime > made.stat().st_mtime for source in sources()):
+        pytest.skip("there is no root file system of these sources; make image ARCH=amd64 makes one")
     folder = tmp_path_factory.mktemp("image")
     shutil.copytree(WORK / "card/dertwin", folder / "card/dertwin")
     (folder / "data").mkdir()
