@@ -77,7 +77,7 @@ def compress(image: Path) -> Path:
     """Make the file to download, and its checksum in the form that sha256sum -c reads."""
     packed = image.with_name(image.name + ".xz")
     # What fills the image is compressed already: more effort would gain nothing.
-    subprocess.run(["xz", "-1", "-T2", "--keep", "--force", image], check=True)
+    subprocess.run(["xz", "-0", "-T2", "--keep", "--force", image], check=True)
     digest = hashlib.sha256(packed.read_bytes()).hexdigest()
     packed.with_name(packed.name + ".sha256").write_text(f"{digest}  {packed.name}\n")
     return packed
