@@ -25,7 +25,6 @@ def make_base(arch: str, cache: Path) -> Path:
     archives.mkdir(parents=True, exist_ok=True)
     if arch != _host():
         _let_foreign_programs_run(program.MACHINES[arch])
-    mirror = [os.environ["MIRROR"]] if os.environ.get("MIRROR") else []
     partial = tar.with_suffix(".partial.tar")
     run(
         "mmdebstrap", "--mode=root", "--variant=minbase", f"--architectures={arch}",
@@ -34,11 +33,18 @@ def make_base(arch: str, cache: Path) -> Path:
         f"--setup-hook={BACKPORTS}", f"--setup-hook={NO_KEYS}",
         f"--setup-hook=sync-in {archives} /var/cache/apt/archives/",
         f"--customize-hook=sync-out /var/cache/apt/archives {archives}",
-        SUITE, partial, *mirror,
+        SUITE, partial, *_sources(),
         SOURCE_DATE_EPOCH=BASE_EPOCH, INITRD="No", TMPDIR=_scratch(),
     )  # fmt: skip
     partial.rename(tar)
     return tar
+
+
+def _sources() -> list[str]:
+    """Return where packages come from if MIRROR says so; mmdebstrap knows Debian's own places."""
+    mirror = os.environ.get("MIRROR")
+    suites = (SUITE, f"{SUITE}-updates") if mirror else ()
+    return [f"deb {mirror} {suite} main non-free-firmware" for suite in suites]
 
 
 BACKPORTS = (

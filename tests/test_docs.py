@@ -85,8 +85,9 @@ def test_the_commands_for_containers_exist() -> None:
     lines = "\n".join(blocks("docs/containers.md", "sh")).splitlines()
     (read,) = (line for line in lines if line.startswith("dertwin "))
     _parser().parse_args(read.split()[1:])
-    for script in re.findall(r"^python (\S+)", "\n".join(lines), re.MULTILINE):
-        assert (ROOT / script).exists(), script
+    scripts = re.findall(r"^\S*python3? (\S+)", "\n".join(lines), re.MULTILINE)
+    assert scripts == ["generate_compose.py", "examples/main_mixed.py"]
+    assert all((ROOT / script).exists() for script in scripts)
     for file in re.findall(r"-f (\S+)", "\n".join(lines)):
         assert file == "docker-compose.yml" or (ROOT / file).exists(), file
 
