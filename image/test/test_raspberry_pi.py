@@ -26,7 +26,8 @@ def test_the_loader_tries_a_slot_once_and_leaves_one_that_it_cannot_load(image: 
         with Vm(card, RASPI3, options=tree, loader=card.folder / "u-boot.bin") as vm:
             for text in shown:
                 vm.wait_for_console(text)
-            vm.kill()
+            vm.qmp("quit")  # what the loader has written is then on the card
+            vm.wait_for_end()
 
     start("dertwin: slot b", "Starting kernel", "initrd: no root file system")
     assert "try.txt" not in card.names()
