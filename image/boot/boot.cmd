@@ -20,18 +20,19 @@ fi
 
 # A slot whose files cannot be read, on a card that is wearing out, leaves the other one, if there is one.
 if test "${slot}" = b; then setenv slots "b a"; else setenv slots "a b"; fi
-for slot in ${slots}; do
-  echo "dertwin: slot ${slot}"
+# Not named slot: a variable of the environment would hide that of the loop.
+for name in ${slots}; do
+  echo "dertwin: slot ${name}"
   mw.b ${kernel_addr_r} 0 0x1000
-  if load ${card} ${kernel_addr_r} ${slot}/cmdline.txt; then
+  if load ${card} ${kernel_addr_r} ${name}/cmdline.txt; then
     setexpr.s bootargs *${kernel_addr_r}
-    if load ${card} ${kernel_addr_r} ${slot}/vmlinuz; then
-      if load ${card} ${ramdisk_addr_r} ${slot}/initrd.img; then
+    if load ${card} ${kernel_addr_r} ${name}/vmlinuz; then
+      if load ${card} ${ramdisk_addr_r} ${name}/initrd.img; then
         booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} 0x03e00000
       fi
     fi
   fi
-  echo "dertwin: slot ${slot} does not boot"
+  echo "dertwin: slot ${name} does not boot"
 done
 sleep 5
 reset
