@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import structlog
 from pydantic import ValidationError
 
-from bench.appliance.boot import boot_slots
+from bench.appliance.boot import BootSlots, boot_slots
 from bench.appliance.identity import slot
 from bench.appliance.places import Places, writable
 from bench.files import replace_file
@@ -38,10 +38,10 @@ def last_update(places: Places) -> Update | None:
         return None
 
 
-def on_trial(places: Places) -> bool:
-    """Tell whether the slot that runs is not the one that is booted usually."""
+def slots_on_trial(places: Places) -> BootSlots | None:
+    """Return the loader's slots if the one that runs is not the one that is booted usually; else None."""
     running, slots = slot(places), boot_slots(places.card)
-    return running != "" and slots is not None and running != slots.usual
+    return slots if running and slots and running != slots.usual else None
 
 
 class Step(NamedTuple):
@@ -59,17 +59,16 @@ class Trial:
         self._places = places
         self._began_s = now_s
         self._ready_since: tuple[str, float] | None = None
-        self._slots = boot_slots(places.card)
         self._update = last_update(places)
-        self._on_trial = on_trial(places)
-        if self._update and self._update.state == "trying" and not self._on_trial:
+        self._slots = slots_on_trial(places)
+        if self._update and self._update.state == "trying" and self._slots is None:
             # Power failed just after it was kept, or the loader is back at the old slot.
             kept = slot(places) == self._update.slot
             self._conclude("kept" if kept else "not kept")
 
     def step(self, unit: Mapping[str, str], now_s: float) -> Step:
         """Look at the service once more; keep the slot when it is time. Raises OSError."""
-        if not self._on_trial or self._slots is None:
+        if self._slots is None:
             return Step(self._lines())
         # Another time of becoming active is another start: the minute begins again.
         became = unit.get("ActiveEnterTimestampMonotonic", "")
@@ -80,9 +79,9 @@ class Trial:
         elif now_s - self._ready_since[1] >= READY_S:
             with writable(self._places.card):
                 self._slots.keep(slot(self._places))
-            self._on_trial = False
+            self._slots = None
             self._conclude("kept")
-        return Step(self._lines(), self._on_trial and now_s - self._began_s >= GIVE_UP_S)
+        return Step(self._lines(), self._slots is not None and now_s - self._began_s >= GIVE_UP_S)
 
     def _conclude(self, state: Literal["kept", "not kept"]) -> None:
         if self._update:
@@ -91,7 +90,7 @@ class Trial:
             log.info("update concluded", version=self._update.version, slot=self._update.slot, state=state)
 
     def _lines(self) -> list[str]:
-        if self._on_trial:
+        if self._slots is not None:
             name = self._update.version if self._update else "this slot"
             return [f"{name} is on trial: it is kept once the service has been ready for {READY_S:.0f} s"]
         if self._update is None:

@@ -58,7 +58,7 @@ class Card:
         if tried.returncode == 0:
             self.remove("try.txt")
         text = tried.stdout if tried.returncode == 0 else self.fetch("slot.txt").decode()
-        return text.strip().removeprefix("slot=").removeprefix("try=")
+        return text.strip().removeprefix("slot=")
 
     def fetch(self, path: str) -> bytes:
         """Return the bytes of a file of the FAT partition."""
