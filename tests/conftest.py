@@ -1,7 +1,12 @@
 """What every test begins with."""
 
+import signal
+
 import pytest
 import structlog
+
+# What a shell runs in the background ignores it, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

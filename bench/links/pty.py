@@ -44,11 +44,27 @@ async def virtual_pair(path: str) -> AsyncIterator[None]:
         raise LinkDown(f"{path}: in use by another program")
     _unlink_virtual_ports(ends)
     try:
-        socat = await asyncio.create_subprocess_exec(
+        socat = await _start_socat(ends)
+        try:
+            await _wait_until_linked(socat, ends)
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                socat.terminate()
+            await socat.communicate()
+    finally:
+        # If it was killed, as it is when given up while it starts: another terminal may get the number that
+        # the links still point to.
+        _unlink_virtual_ports(ends)
+
+
+async def _start_socat(ends: tuple[str, str]) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
             "socat",
-            f"pty,rawer,link={path}",
+            f"pty,rawer,link={ends[0]}",
             # As open to all as a TCP port: clients run as other users than a system service.
-            f"pty,rawer,mode=0666,link={client_end(path)}",
+            f"pty,rawer,mode=0666,link={ends[1]}",
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             # Else it would go on serving a dead line.
@@ -56,15 +72,6 @@ async def virtual_pair(path: str) -> AsyncIterator[None]:
         )
     except FileNotFoundError as error:
         raise LinkDown("socat is not installed; install the package socat") from error
-    try:
-        await _wait_until_linked(socat, ends)
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            socat.terminate()
-        await socat.communicate()
-        # If it was killed: another terminal may get the number that the links still point to.
-        _unlink_virtual_ports(ends)
 
 
 def _is_virtual_port(path: str) -> bool:

@@ -19,6 +19,7 @@ from support.sites import READ_SETPOINT, battery, rtu, site
 from support.tcp import ask
 
 from bench.links.link import LinkDown
+from bench.links.pty import virtual_pair
 from bench.links.serial import SerialLink
 from bench.ports import PortWatcher
 from dertwin.bindings import RtuBinding
@@ -111,6 +112,27 @@ def test_a_virtual_pair_is_made_again_whatever_happens_to_it(tmp_path: Path, way
         assert states(running, port) == ["up", "down", "up"]
         assert children(running.process.pid) != [socat]
         assert len(children(running.process.pid)) == 1
+
+
+@pytest.mark.parametrize("turns", range(1, 9))
+def test_a_pair_that_is_given_up_while_it_is_made_leaves_nothing_behind(tmp_path: Path, turns: int) -> None:
+    async def hold() -> None:
+        async with virtual_pair(str(tmp_path / "line")):
+            await asyncio.Event().wait()
+
+    async def give_up() -> None:
+        holding = asyncio.create_task(hold())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        # While the loop stands still here, socat, if it has been started, makes its links.
+        if children(os.getpid()):
+            wait_for(lambda: os.path.lexists(tmp_path / "line_client"))
+        holding.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await holding
+
+    asyncio.run(give_up())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
