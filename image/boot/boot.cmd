@@ -5,8 +5,9 @@
 setenv kernel_addr_r 0x04000000
 setenv ramdisk_addr_r 0x08000000
 # The device tree is wherever the firmware has put it: out of the way of both.
+setenv tree 0x03e00000
 fdt addr ${fdt_addr}
-fdt move ${fdt_addr} 0x03e00000 0x100000
+fdt move ${fdt_addr} ${tree} 0x100000
 
 setenv card "${devtype} ${devnum}:${distro_bootpart}"
 setenv slot a
@@ -28,7 +29,7 @@ for name in ${slots}; do
     setexpr.s bootargs *${kernel_addr_r}
     if load ${card} ${kernel_addr_r} ${name}/vmlinuz; then
       if load ${card} ${ramdisk_addr_r} ${name}/initrd.img; then
-        booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} 0x03e00000
+        booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${tree}
       fi
     fi
   fi
