@@ -90,11 +90,17 @@ def ssh(vm: Vm, key: Path, command: str, *, check: bool = True) -> subprocess.Co
 
 def scp(vm: Vm, key: Path, file: Path, target: str) -> None:
     """Copy a file to the box as its operator."""
-    subprocess.run(
-        ["scp", "-q", *ssh_options(key), "-P", str(vm.ports[22]), file, f"bench@{HOST}:{target}"],
-        check=True,
-        timeout=300,
-    )
+    _scp(vm, key, str(file), f"bench@{HOST}:{target}")
+
+
+def fetch(vm: Vm, key: Path, file: str, folder: Path) -> None:
+    """Copy a file of the box into a folder."""
+    _scp(vm, key, f"bench@{HOST}:{file}", str(folder))
+
+
+def _scp(vm: Vm, key: Path, source: str, target: str) -> None:
+    command = ["scp", "-q", *ssh_options(key), "-P", str(vm.ports[22]), source, target]
+    subprocess.run(command, check=True, timeout=300)
 
 
 def ssh_options(key: Path) -> list[str]:

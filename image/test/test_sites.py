@@ -1,11 +1,13 @@
 """Another site put in place over SSH, and one that is bad."""
 
+import json
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from image.test.probes import read_tcp, scp, ssh, status, wait_for_site
+from image.test.probes import fetch, read_tcp, scp, ssh, status, wait_for_site
 from image.test.site_files import BAD_SITE, OTHER_SITE
 from image.test.vm import Vm, wait_for
 
@@ -46,6 +48,22 @@ def test_a_bad_site_leaves_the_good_one_and_its_fault_is_told_on_the_card(
         "the reason", lambda: "770" in bench.run("cat /boot/card/dertwin/status.txt", check=False)
     )
     assert told
+
+
+def test_a_site_copied_to_the_box_is_served_after_a_restart(bench: Vm, key: Path, tmp_path: Path) -> None:
+    (tmp_path / "site.json").write_text(OTHER_SITE)
+    scp(bench, key, tmp_path / "site.json", "/data/incoming/")
+    ssh(bench, key, "sudo systemctl restart dertwin")
+    wait_for_site(bench, "other-site")
+
+
+def test_what_was_recorded_is_fetched_from_the_box(bench: Vm, key: Path, tmp_path: Path) -> None:
+    assert wait_for("the battery", lambda: read_tcp(bench, 55001, 1, 4, 1), 60)
+    ssh(bench, key, "dertwin record dump /data/recordings/incident.zip")
+    fetch(bench, key, "/data/recordings/incident.zip", tmp_path)
+    with zipfile.ZipFile(tmp_path / "incident.zip") as bundle:
+        assert json.loads(bundle.read("site.json"))["site_name"] == "two-lines"
+        assert bundle.read("exchanges.jsonl")
 
 
 def test_nobody_logs_in_without_the_key(bench: Vm, key: Path, tmp_path: Path) -> None:
