@@ -1,10 +1,10 @@
 """The two slots of the box as its boot loader sees them, in small files on the card.
 
 U-Boot (image/boot/boot.cmd): `slot.txt` names the slot that is booted, `try.txt` one that is booted once;
-it is deleted before anything of that slot starts.
+it is deleted before anything of that slot starts, whose kernel is told with the word TRIAL.
 
 systemd-boot has an entry for each slot, and boots the one with the highest version. `+1` in the name of an
-entry means once: it is renamed before it starts, and comes last from then on. See
+entry means once: it is renamed before it starts, and comes last from then on. It has the word too. See
 https://uapi-group.org/specifications/specs/boot_loader_specification/.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from bench.appliance.identity import TRIAL
 from bench.files import replace_file, sync_folder
 
 PARTITIONS = {"a": 2, "b": 3}
@@ -96,7 +97,7 @@ class SystemdBoot:
 
     def try_once(self, slot: str) -> None:
         """Add an entry that counts down from one."""
-        self._write(f"dertwin-{slot}+1.conf", slot)
+        self._write(f"dertwin-{slot}+1.conf", slot, TRIAL)
 
     def keep(self, slot: str) -> None:
         """Add an entry that does not count."""
@@ -119,15 +120,15 @@ class SystemdBoot:
                 if name and version:
                     yield int(version[1]), name[1], path
 
-    def _write(self, name: str, slot: str) -> None:
+    def _write(self, name: str, slot: str, *more_words: str) -> None:
         version = max((version for version, _, _ in self._all()), default=0) + 1
-        words = (self._card / slot / "cmdline.txt").read_text().strip()
+        words = [(self._card / slot / "cmdline.txt").read_text().strip(), *more_words]
         lines = [
             f"title dertwin ({slot})",
             "sort-key dertwin",
             f"version {version}",
             f"linux /{slot}/vmlinuz",
             f"initrd /{slot}/initrd.img",
-            f"options {words}",
+            f"options {' '.join(words)}",
         ]
         replace_file(self._entries / name, "".join(f"{line}\n" for line in lines).encode())

@@ -5,10 +5,14 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 from bench.appliance.places import Places
 from bench.files import sync_folder
 from dertwin import __version__
+
+TRIAL = "dertwin.trial"
+"""The word for the kernel by which the boot loader tells that it tries a slot."""
 
 
 def unique_name(places: Places) -> str:
@@ -19,10 +23,19 @@ def unique_name(places: Places) -> str:
 
 def _serial_numbers(root: Path) -> Iterator[str]:
     """Yield what tells this box from others, the surest first; all is known before any driver is loaded."""
-    for name in ("proc/device-tree/serial-number", "sys/class/dmi/id/product_uuid"):
-        if text := _text(root / name).strip("\0 \n"):
-            yield text
+    if serial := _text(root / "proc/device-tree/serial-number").strip("\0 \n"):
+        yield serial
+    if _is_of_one_machine(identifier := _text(root / "sys/class/dmi/id/product_uuid").strip()):
+        yield identifier
     yield _text(root / "etc/machine-id") or "unknown"
+
+
+def _is_of_one_machine(identifier: str) -> bool:
+    """Tell a UUID from the placeholders that cheap PCs have, such as 03000200-0400-0500-0006-000700080009."""
+    try:
+        return UUID(identifier).version is not None
+    except ValueError:
+        return False
 
 
 def keep_host_key(places: Places) -> Path:
@@ -75,6 +88,11 @@ def slot(places: Places) -> str:
     """Return the slot of the root file system that runs, `a` or `b`; empty where there are none."""
     words = _text(places.root / "proc/cmdline").split()
     return next((word[-1] for word in words if word in ("dertwin.slot=a", "dertwin.slot=b")), "")
+
+
+def tried_once(places: Places) -> bool:
+    """Tell whether the boot loader started the slot that runs for once only."""
+    return TRIAL in _text(places.root / "proc/cmdline").split()
 
 
 def _text(path: Path) -> str:

@@ -11,14 +11,14 @@ BLINKS: dict[State, int | None] = {"running": None, "degraded": 1000, "starting"
 
 
 class Led:
-    """The green LED of a board, if it has one; the kernel blinks, so that it costs nothing."""
+    """A LED of the board, the green one if it has that; the kernel blinks, so that it costs nothing."""
 
     def __init__(self, root: Path) -> None:
         """Find the LED below /sys/class/leds of a root file system."""
-        found = sorted((root / "sys/class/leds").glob("*"))
-        self._folder = next(
-            (path for path in found if path.name in ("ACT", "led0") or path.name.endswith(":act")), None
-        )
+        leds = root / "sys/class/leds"
+        # A Raspberry Pi 400 has no ACT.
+        patterns = ("ACT", "led0", "*:act", "PWR")
+        self._folder = next((path for pattern in patterns for path in sorted(leds.glob(pattern))), None)
         self._shown: State | None = None
 
     def show(self, state: State) -> None:

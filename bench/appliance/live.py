@@ -62,10 +62,13 @@ def _end(unit: Mapping[str, str]) -> str:
     return f"{unit.get('Result') or 'unknown'}, status {unit.get('ExecMainStatus', '?')}"
 
 
-def config_faults(unit: Mapping[str, str], places: Places) -> list[str]:
-    """Return why the service refused its config, if that is what ended it."""
-    if unit.get("ActiveState") != "failed" or unit.get("ExecMainStatus") != str(EX_CONFIG):
-        return []
+def was_refused(unit: Mapping[str, str]) -> bool:
+    """Tell whether the service has ended because it refused its config."""
+    return unit.get("ActiveState") == "failed" and unit.get("ExecMainStatus") == str(EX_CONFIG)
+
+
+def config_faults(places: Places) -> list[str]:
+    """Return what is wrong with the config that the service reads; nothing if it would take it now."""
     from bench.check import check_site  # takes its time and memory, and is needed here alone
 
     try:

@@ -17,7 +17,7 @@ from bench.appliance.bundle import CHUNK_BYTES, ROOT_IMAGE, BadBundle, Bundle, M
 from bench.appliance.identity import release, slot
 from bench.appliance.places import Places, writable
 from bench.appliance.remote import over_ssh
-from bench.appliance.trial import READY_S, Update, slots_on_trial
+from bench.appliance.trial import READY_S, Update, on_trial
 from bench.files import sync_folder
 
 PUBLIC_KEY = "usr/share/dertwin/update-key.pub"
@@ -62,7 +62,7 @@ def _slots(places: Places) -> tuple[BootSlots, str]:
     slots = boot_slots(places.card)
     if slots is None:
         raise BadBundle("the boot loader of this box cannot try a slot; write a new image to the card")
-    if slots_on_trial(places):
+    if on_trial(places):
         raise BadBundle("the last update is still on trial; wait until status.txt says that it was kept")
     return slots, other(running)
 
@@ -77,6 +77,8 @@ def install(places: Places, stream: IO[bytes], slots: BootSlots, target: str, de
     _check(bundle.manifest, places, device, folder)
     with writable(places.card):
         slots.cancel()
+        if slots.usual == target:  # the loader could not start it, and came to the slot that runs
+            slots.keep(other(target))
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         sync_folder(places.card)

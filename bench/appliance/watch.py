@@ -1,5 +1,6 @@
 """`dertwin appliance watch`: keeps status.txt and the light true, and concludes updates."""
 
+import math
 import subprocess
 import time
 from collections.abc import Callable
@@ -7,7 +8,15 @@ from collections.abc import Callable
 import structlog
 
 from bench.appliance.led import Led
-from bench.appliance.live import adapters, addresses, config_faults, judge, unit_properties
+from bench.appliance.live import (
+    SERVICE,
+    adapters,
+    addresses,
+    config_faults,
+    judge,
+    unit_properties,
+    was_refused,
+)
 from bench.appliance.places import Places
 from bench.appliance.report import Live, load_report, tell
 from bench.appliance.trial import Trial
@@ -20,6 +29,7 @@ LOOK_EVERY_S = 2.0
 # A card has only so many writes in it, and an adapter with a bad contact comes and goes all day: some
 # changes are written at once, many one each 30 s.
 WRITES_AT_ONCE, WRITE_EVERY_S = 20, 30.0
+START_EVERY_S = 30.0
 
 
 def watch(places: Places, now: Callable[[], float] = time.monotonic) -> int:
@@ -41,6 +51,7 @@ class Watcher:
         self._led = Led(places.root)
         self._trial = Trial(places, now())
         self._writes, self._looked_s = float(WRITES_AT_ONCE), now()
+        self._started_s = -math.inf
         self._complain = OncePerMinute(now)
 
     def look(self) -> None:
@@ -48,17 +59,23 @@ class Watcher:
         unit, report = unit_properties(), load_report(self._places)
         verdict = judge(unit, report)
         self._led.show(verdict.state)
+        faults = config_faults(self._places) if was_refused(unit) else []
+        if was_refused(unit) and not faults and self._now() - self._started_s >= START_EVERY_S:
+            # An address that the config names has come, with a late lease.
+            self._started_s = self._now()
+            log.info("service started again", reason="its config has no fault any more")
+            subprocess.run(["systemctl", "--no-block", "start", SERVICE], check=False)
         try:
-            trial = self._trial.step(unit, self._now())
-            lines = [*verdict.lines, *config_faults(unit, self._places)]
-            live = Live(verdict.state, lines, addresses(), adapters(), trial.lines)
+            update = self._trial.step(unit, self._now())
+            lines = [*verdict.lines, *faults]
+            live = Live(verdict.state, lines, addresses(), adapters(), update)
             if self._may_write() and tell(self._places, report, live):
                 self._writes -= 1.0
-            if trial.give_up:
-                log.error("update given up", reason="the service did not become ready", remedy="restarting")
-                subprocess.run(["systemctl", "reboot"], check=False)
         except OSError as error:
             self._complain(str(self._places.card), "status not written", reason=reason(error))
+        if self._trial.is_lost(self._now()):
+            log.error("update given up", reason="the service did not become ready", remedy="restarting")
+            subprocess.run(["systemctl", "reboot"], check=False)
 
     def _may_write(self) -> bool:
         before, self._looked_s = self._looked_s, self._now()

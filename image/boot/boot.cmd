@@ -14,9 +14,10 @@ setenv slot a
 if load ${card} ${kernel_addr_r} slot.txt; then env import -t -r ${kernel_addr_r} ${filesize} slot; fi
 
 # It is gone before anything of that slot runs: whatever happens then, the next start is the usual one.
-# A card that cannot be written is not tried.
+# A card that cannot be written is not tried. The kernel is told, and with it whoever keeps the slot or does not.
+setenv once none
 if load ${card} ${kernel_addr_r} try.txt; then
-  if fatrm ${card} try.txt; then env import -t -r ${kernel_addr_r} ${filesize} slot; fi
+  if fatrm ${card} try.txt; then env import -t -r ${kernel_addr_r} ${filesize} slot; setenv once ${slot}; fi
 fi
 
 # A slot whose files cannot be read, on a card that is wearing out, leaves the other one, if there is one.
@@ -27,6 +28,7 @@ for name in ${slots}; do
   mw.b ${kernel_addr_r} 0 0x1000
   if load ${card} ${kernel_addr_r} ${name}/cmdline.txt; then
     setexpr.s bootargs *${kernel_addr_r}
+    if test "${name}" = "${once}"; then setenv bootargs "${bootargs} dertwin.trial"; fi
     if load ${card} ${kernel_addr_r} ${name}/vmlinuz; then
       if load ${card} ${ramdisk_addr_r} ${name}/initrd.img; then
         booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${tree}

@@ -52,13 +52,18 @@ class Card:
         line = self.fetch(f"{source}/cmdline.txt").decode().replace(f"slot={source}", f"slot={target}")
         self.put(f"{target}/cmdline.txt", " ".join([line.strip(), *words, "\n"]).encode())
 
-    def next_slot(self) -> str:
-        """Return the slot that starts next, as the boot script does: one to be tried is so only once."""
+    def next_start(self) -> tuple[str, str]:
+        """Return the slot that starts next, with its kernel's command line, as the boot script does.
+
+        One to be tried is so only once.
+        """
         tried = subprocess.run(["mtype", "-i", self.fat, "::try.txt"], capture_output=True, text=True)
         if tried.returncode == 0:
             self.remove("try.txt")
         text = tried.stdout if tried.returncode == 0 else self.fetch("slot.txt").decode()
-        return text.strip().removeprefix("slot=")
+        slot = text.strip().removeprefix("slot=")
+        line = self.fetch(f"{slot}/cmdline.txt").decode()
+        return slot, f"{line} dertwin.trial" if tried.returncode == 0 else line
 
     def fetch(self, path: str) -> bytes:
         """Return the bytes of a file of the FAT partition."""

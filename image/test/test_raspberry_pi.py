@@ -21,19 +21,24 @@ def test_the_loader_tries_a_slot_once_and_leaves_one_that_it_cannot_load(image: 
     card.write("try.txt", "slot=b\n")
     (card.folder / "u-boot.bin").write_bytes(card.fetch("u-boot.bin"))
 
-    def start(*shown: str) -> None:
+    def start(*shown: str, once: bool) -> None:
         tree = ("-dtb", str(card.folder / "board.dtb"))
         with Vm(card, RASPI3, options=tree, loader=card.folder / "u-boot.bin") as vm:
             for text in shown:
                 vm.wait_for_console(text)
+            assert ("dertwin.trial" in vm.console()) == once
             vm.qmp("quit")  # what the loader has written is then on the card
             vm.wait_for_end()
 
-    start("dertwin: slot b", "Starting kernel", "initrd: no root file system")
+    start("dertwin: slot b", "Starting kernel", "initrd: no root file system", once=True)
     assert "try.txt" not in card.names()
     card.remove("a/initrd.img")
     start(
-        "dertwin: slot a does not boot", "dertwin: slot b", "Starting kernel", "initrd: no root file system"
+        "dertwin: slot a does not boot",
+        "dertwin: slot b",
+        "Starting kernel",
+        "initrd: no root file system",
+        once=False,
     )
 
 

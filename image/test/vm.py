@@ -168,10 +168,10 @@ class Vm:
         """Return QEMU's options for what it starts; the kernel of the next slot as the loader would."""
         if self.loader or self.board.firmware:
             return ["-kernel", str(self.loader)] if self.loader else []
-        slot = self.card.next_slot()
-        for name in ("vmlinuz", "initrd.img", "cmdline.txt"):
+        slot, line = self.card.next_start()
+        for name in ("vmlinuz", "initrd.img"):
             (self.folder / name).write_bytes(self.card.fetch(f"{slot}/{name}"))
-        words = [word for word in (self.folder / "cmdline.txt").read_text().split() if "console=" not in word]
+        words = [word for word in line.split() if "console=" not in word]
         return [
             "-kernel", str(self.folder / "vmlinuz"), "-initrd", str(self.folder / "initrd.img"),
             "-append", " ".join([*words, self.board.append, self.more_kernel_words]),
@@ -194,8 +194,20 @@ class Vm:
 
     def plug(self, number: int, serial: str, socket_number: int) -> None:
         """Plug an FTDI adapter in; its other end is the adapter() of that number."""
-        self.qmp("device_add", driver="usb-serial", id=f"u{number}", chardev=f"c{number}", serial=serial,
-                 bus=self.board.usb, port=str(socket_number), **{"always-plugged": True})  # fmt: skip
+        settings = {"driver": "usb-serial", "id": f"u{number}", "chardev": f"c{number}", "serial": serial,
+                    "bus": self.board.usb, "port": str(socket_number), "always-plugged": True}  # fmt: skip
+
+        def plugged() -> bool:
+            try:
+                self.qmp("device_add", **settings)
+            except RuntimeError as error:
+                # One that was unplugged just now lets go of its end a little later.
+                if "in use" not in str(error):
+                    raise
+                return False
+            return True
+
+        wait_for(f"adapter {serial}", plugged, 10)
 
     def unplug(self, number: int) -> None:
         """Pull an adapter out."""

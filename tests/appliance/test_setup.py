@@ -57,10 +57,23 @@ def test_boxes_have_names_of_their_own_that_stay(source: str, tmp_path: Path) ->
         box = make_box(tmp_path / str(len(names)))
         file = box.root / source
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"100000003d1b7a{number}\0\n")
+        file.write_text(f"4c4c4544-0042-3510-8036-b4c04f4d373{number}\n")
         boot(box)
         names.append(read(box, "etc/hostname"))
     assert names[0] == names[2] != names[1]
+
+
+def test_an_identifier_that_many_pcs_have_names_none_of_them(tmp_path: Path) -> None:
+    names = set()
+    for machine in "12":
+        box = make_box(tmp_path / machine)
+        (box.root / "sys/class/dmi/id").mkdir(parents=True)
+        (box.root / "sys/class/dmi/id/product_uuid").write_text("03000200-0400-0500-0006-000700080009\n")
+        (box.root / "etc").mkdir()
+        (box.root / "etc/machine-id").write_text(32 * machine)
+        boot(box)
+        names.add(read(box, "etc/hostname"))
+    assert len(names) == 2
 
 
 def test_the_settings_reach_the_programs_of_the_box(box: Places) -> None:

@@ -16,7 +16,7 @@ from bench import cli
 from bench.appliance.boot import UBoot
 from bench.appliance.bundle import BadBundle
 from bench.appliance.places import Places
-from bench.appliance.trial import GIVE_UP_S, READY_S, Trial, last_update
+from bench.appliance.trial import GIVE_UP_S, KEPT, READY_S, Trial, last_update
 from bench.appliance.update import _partition
 
 ACTIVE = {"ActiveState": "active", "ActiveEnterTimestampMonotonic": "1000"}
@@ -242,7 +242,7 @@ def test_what_reads_back_differently_is_never_tried(
 def test_no_update_is_taken_while_one_is_on_trial(
     box: Places, partition: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_slot(box, "b")
+    run_slot(box, "b", "dertwin.trial")
     assert update(box, bundle(tmp_path, key)) == 1
     assert "still on trial" in capsys.readouterr().err
     assert partition.read_bytes() == OLD.ljust(SLOT_BYTES, b"\0")
@@ -286,13 +286,16 @@ def test_a_slot_is_kept_once_its_service_has_been_ready_for_a_while(
     box: Places, key: Path, tmp_path: Path
 ) -> None:
     trial = tried(box, key, tmp_path)
-    assert "on trial" in trial.step({"ActiveState": "activating"}, 1.0).lines[0]
+    assert "on trial" in trial.step({"ActiveState": "activating"}, 1.0)[0]
     trial.step(ACTIVE, 10.0)
     trial.step(ACTIVE, 10.0 + READY_S - 1)
     assert UBoot(box.card).usual == "a"
-    assert trial.step(ACTIVE, 10.0 + READY_S) == (["2.0.0 was installed and kept"], False)
+    assert not (box.root / KEPT).exists()
+    assert trial.step(ACTIVE, 10.0 + READY_S) == ["2.0.0 was installed and kept"]
+    assert (box.root / KEPT).exists()
+    assert not trial.is_lost(GIVE_UP_S)
     assert start(box) == "b"
-    assert Trial(box, 0.0).step(ACTIVE, 0.0).lines == ["2.0.0 was installed and kept"]
+    assert Trial(box, 0.0).step(ACTIVE, 0.0) == ["2.0.0 was installed and kept"]
 
 
 def test_a_service_that_restarts_again_and_again_is_not_ready(box: Places, key: Path, tmp_path: Path) -> None:
@@ -301,18 +304,19 @@ def test_a_service_that_restarts_again_and_again_is_not_ready(box: Places, key: 
     for restart in range(20):
         for _ in range(2):  # too short a time each
             now_s += READY_S / 2
-            step = trial.step({**ACTIVE, "ActiveEnterTimestampMonotonic": str(restart)}, now_s)
+            trial.step({**ACTIVE, "ActiveEnterTimestampMonotonic": str(restart)}, now_s)
     assert UBoot(box.card).usual == "a"
-    assert step.give_up
+    assert trial.is_lost(now_s)
     assert now_s >= GIVE_UP_S
 
 
 def test_a_slot_that_does_not_become_ready_is_given_up(box: Places, key: Path, tmp_path: Path) -> None:
     trial = tried(box, key, tmp_path)
-    assert not trial.step(FAILED, GIVE_UP_S - 1).give_up
-    assert trial.step(FAILED, GIVE_UP_S).give_up
+    trial.step(FAILED, GIVE_UP_S)
+    assert not trial.is_lost(GIVE_UP_S - 1)
+    assert trial.is_lost(GIVE_UP_S)
     assert start(box) == "a"
-    (line,) = Trial(box, 0.0).step(ACTIVE, 0.0).lines
+    (line,) = Trial(box, 0.0).step(ACTIVE, 0.0)
     assert line == "2.0.0 was tried and did not become ready: the version before it runs"
     found = last_update(box)
     assert found is not None
@@ -323,11 +327,47 @@ def test_a_power_cut_during_the_trial_is_the_old_slot_again(box: Places, key: Pa
     trial = tried(box, key, tmp_path)
     trial.step(ACTIVE, 1.0)
     assert start(box) == "a"
-    assert "the version before it runs" in Trial(box, 0.0).step(ACTIVE, 0.0).lines[0]
+    assert "the version before it runs" in Trial(box, 0.0).step(ACTIVE, 0.0)[0]
+
+
+def test_a_slot_that_cannot_be_kept_is_given_up(box: Places, key: Path, tmp_path: Path) -> None:
+    trial = tried(box, key, tmp_path)
+    trial.step(ACTIVE, 0.0)
+    (box.card / "slot.txt").mkdir()
+    with pytest.raises(IsADirectoryError):
+        trial.step(ACTIVE, READY_S)
+    assert trial.is_lost(GIVE_UP_S)
+
+
+def test_a_slot_that_cannot_reach_the_card_is_not_taken_for_kept(
+    box: Places, key: Path, tmp_path: Path
+) -> None:
+    tried(box, key, tmp_path)
+    (box.card / "boot.scr").unlink()
+    trial = Trial(box, 0.0)
+    assert "on trial" in trial.step(ACTIVE, 0.0)[0]
+    with pytest.raises(OSError, match="cannot be kept"):
+        trial.step(ACTIVE, READY_S)
+    assert trial.is_lost(GIVE_UP_S)
+
+
+def test_a_slot_that_the_loader_came_to_is_not_on_trial_and_can_mend_the_other(
+    box: Places, partition: Path, key: Path, tmp_path: Path
+) -> None:
+    UBoot(box.card).keep("b")
+    trial = Trial(box, 0.0)  # with slot a, whose files could be read
+    trial.step(ACTIVE, 0.0)
+    assert "slot b could not be started, slot a runs" in trial.step(ACTIVE, READY_S)[0]
+    assert not trial.is_lost(GIVE_UP_S)
+    assert UBoot(box.card).usual == "b"
+    assert update(box, bundle(tmp_path, key)) == 0
+    assert [start(box), start(box)] == ["b", "a"]
 
 
 def test_without_an_update_there_is_nothing_to_tell(box: Places) -> None:
-    assert Trial(box, 0.0).step(ACTIVE, 1000.0) == ([], False)
+    trial = Trial(box, 0.0)
+    assert trial.step(ACTIVE, 0.0) == trial.step(ACTIVE, 1000.0) == []
+    assert not trial.is_lost(1000.0)
 
 
 def test_the_partition_of_a_slot_is_found_by_the_disk_of_the_card(box: Places) -> None:

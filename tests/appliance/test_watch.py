@@ -1,5 +1,6 @@
 """What status.txt and the light say of the service, by what systemd and the service say themselves."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -12,14 +13,15 @@ from support.udev import needs_umockdev, udev
 
 from bench.app import Bench
 from bench.appliance.led import Led
-from bench.appliance.live import config_faults, judge
+from bench.appliance.live import config_faults, judge, was_refused
 from bench.appliance.places import writable
 from bench.appliance.report import Live, Report, load_report, tell
-from bench.appliance.watch import WRITE_EVERY_S, WRITES_AT_ONCE, Watcher
+from bench.appliance.watch import START_EVERY_S, WRITE_EVERY_S, WRITES_AT_ONCE, Watcher
 from bench.check import check_site
 from bench.notify import Notifier
 
 READY = {"ActiveState": "active", "SubState": "running"}
+REFUSED = {"ActiveState": "failed", "ExecMainStatus": "78"}
 PROPER = Report(host_name="lab-1", site="mine: as on the card")
 
 
@@ -89,9 +91,40 @@ def test_a_refused_config_is_told_with_all_its_faults(tmp_path: Path) -> None:
     put_on_card(box, site("mine", elsewhere, elsewhere))
     put_on_card(box, site("mine", elsewhere))
     boot(box)
-    (fault,) = config_faults({"ActiveState": "failed", "ExecMainStatus": "78"}, box)
+    (fault,) = config_faults(box)
     assert '"192.0.2.1" is not an address of this machine' in fault
-    assert config_faults({"ActiveState": "failed", "ExecMainStatus": "1"}, box) == []
+    assert was_refused(REFUSED)
+    assert not was_refused({**REFUSED, "ExecMainStatus": "1"})
+
+
+def test_a_service_whose_address_has_come_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = make_box(tmp_path)
+    put_on_card(
+        box,
+        site("mine", {"type": "bess", "protocols": [{"kind": "modbus_tcp", "ip": "0.0.0.0", "port": 502}]}),
+    )
+    boot(box)
+    asked = tmp_path / "asked"
+    systemctl = tmp_path / "bin/systemctl"
+    systemctl.parent.mkdir()
+    said = "".join(f"echo {key}={value}\n" for key, value in REFUSED.items())
+    systemctl.write_text(f'#!/bin/sh\n[ "$1" = show ] || echo "$@" >>{asked}\n{said}')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{systemctl.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("bench.appliance.watch.adapters", list)
+    now_s = 0.0
+    watcher = Watcher(box, lambda: now_s)
+    config = box.served / "site.json"
+    good = config.read_text()
+    config.write_text(good.replace("0.0.0.0", "192.0.2.1"))
+    watcher.look()
+    assert not asked.exists()
+    config.write_text(good)
+    for now_s in (1.0, 2.0, 1.0 + START_EVERY_S):  # noqa: B007
+        watcher.look()
+    assert asked.read_text() == 2 * "--no-block start dertwin.service\n"
 
 
 def test_status_txt_has_everything_in_words(tmp_path: Path) -> None:
@@ -156,7 +189,7 @@ def led(root: Path, name: str = "ACT") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["ACT", "led0", "green:act"])
+@pytest.mark.parametrize("name", ["ACT", "led0", "green:act", "PWR"])
 def test_the_light_is_steady_blinks_slowly_or_fast(name: str, tmp_path: Path) -> None:
     led(tmp_path, "mmc0::")
     folder = led(tmp_path, name)
@@ -170,6 +203,12 @@ def test_the_light_is_steady_blinks_slowly_or_fast(name: str, tmp_path: Path) ->
     assert (folder / "trigger").read_text() == "none"
     assert (folder / "brightness").read_text() == "255"
     assert not (tmp_path / "sys/class/leds/mmc0::/trigger").exists()
+
+
+def test_the_green_light_comes_before_the_red_one(tmp_path: Path) -> None:
+    folders = led(tmp_path, "PWR"), led(tmp_path, "green:act")
+    Led(tmp_path).show("running")
+    assert [(folder / "trigger").exists() for folder in folders] == [False, True]
 
 
 def test_a_board_without_a_light_is_fine(tmp_path: Path) -> None:

@@ -52,18 +52,20 @@ def box_with_slots(folder: Path, key: Path | None, running: str = "a") -> tuple[
     return box, partition
 
 
-def run_slot(box: Places, slot: str) -> None:
+def run_slot(box: Places, slot: str, *more_words: str) -> None:
     """Let the box run a slot, as the boot loader tells the kernel."""
-    (box.root / "proc").mkdir(exist_ok=True)
-    (box.root / "proc/cmdline").write_text(f"quiet dertwin.slot={slot} panic=10\n")
+    for folder in ("proc", "run"):
+        (box.root / folder).mkdir(exist_ok=True)
+    words = ["quiet", f"dertwin.slot={slot}", "panic=10", *more_words]
+    (box.root / "proc/cmdline").write_text(" ".join(words) + "\n")
 
 
 def start(box: Places) -> str:
     """Do what image/boot/boot.cmd does, and return the slot that runs then."""
-    chosen = "a"
-    for name in ("slot.txt", "try.txt"):
+    chosen, words = "a", []
+    for name, word in (("slot.txt", []), ("try.txt", ["dertwin.trial"])):
         if (file := box.card / name).exists():
-            chosen = file.read_text().strip()[-1]
+            chosen, words = file.read_text().strip()[-1], word
     (box.card / "try.txt").unlink(missing_ok=True)
-    run_slot(box, chosen)
+    run_slot(box, chosen, *words)
     return chosen
