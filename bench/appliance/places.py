@@ -69,6 +69,24 @@ def writable(card: Path) -> Iterator[None]:
         os.close(folder)
 
 
+@contextmanager
+def as_user(uid: int, gid: int) -> Iterator[None]:
+    """Have a user's rights instead of root's: what he wants read may be a link to the files of others."""
+    if os.geteuid() != 0 or uid == 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([gid])
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
 def _remount(card: Path, mode: str) -> None:
     done = subprocess.run(
         ["mount", "-o", f"remount,{mode}", str(card)], capture_output=True, text=True, check=False

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from bench.appliance.places import Places
+from bench.appliance.places import Places, as_user
 from bench.appliance.remote import over_ssh
 from bench.appliance.report import load_report
 from bench.appliance.settings import read_settings
@@ -32,10 +32,9 @@ def put_site(places: Places, file: str, host: str | None) -> int:
         check_site(config, served_here=False)  # whether addresses are the box's, only the box knows
         return over_ssh(host, ["site", "put", "-"], io.BytesIO(_packed(gather(config))))
     with _changing(places):
-        if file != "-":
-            return _serve(places, put(places, Path(file)))
-        with _unpacked(sys.stdin.buffer) as config:
-            return _serve(places, put(places, config))
+        with _as_caller():
+            files = _good_site(file)
+        return _serve(places, put(places, files))
 
 
 def roll_back_site(places: Places, host: str | None) -> int:
@@ -70,6 +69,23 @@ def _changing(places: Places) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def _as_caller() -> Iterator[None]:
+    """Have the rights of whoever has called sudo."""
+    with as_user(int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0"))):
+        yield
+
+
+def _good_site(file: str) -> SiteFiles:
+    """Read a site, `-` for a tar of it from standard input. Raises ConfigErrors if it is bad."""
+    if file != "-":
+        check_site(Path(file))
+        return gather(Path(file))
+    with _unpacked(sys.stdin.buffer) as config:
+        check_site(config)
+        return gather(config)
 
 
 def _serve(places: Places, chosen: Chosen) -> int:

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.appliance.places import Places
+from bench.appliance.places import Places, as_user
 from bench.appliance.report import Report
 from bench.appliance.settings import Metrics
 from bench.appliance.site_files import (
@@ -83,10 +83,16 @@ def _from_the_card(places: Places, kept: "KeptSites") -> Chosen | None:
 
 def _that_came_in(places: Places, kept: "KeptSites") -> None:
     """Keep a site that was copied to the box over SSH, if it is good."""
-    if config := find_config(places.incoming):
+    if not places.incoming.is_dir():
+        return
+    owner = places.incoming.stat()
+    with as_user(owner.st_uid, owner.st_gid):
+        if (config := find_config(places.incoming)) is None:
+            return
         check_site(config, served_here=False)
-        kept.adopt(gather(config))
-        _forget_incoming(places)
+        files = gather(config)
+    kept.adopt(files)
+    _forget_incoming(places)
 
 
 def _forget_incoming(places: Places) -> None:
@@ -142,11 +148,10 @@ def _devices(config: SiteConfig) -> list[str]:
     ]
 
 
-def put(places: Places, config: Path) -> Chosen:
-    """Keep a site and serve it from now on. Raises ConfigErrors if it is bad; then nothing changes."""
-    check_site(config)
+def put(places: Places, files: SiteFiles) -> Chosen:
+    """Keep a good site and serve it from now on. Raises OSError; then nothing changes."""
     kept = KeptSites(places.sites)
-    kept.adopt(gather(config))
+    kept.adopt(files)
     return _now_current(places, kept)
 
 

@@ -1,5 +1,6 @@
 """The root file system of the image for PCs under a real systemd, if `make image ARCH=amd64` has left one."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,3 +46,24 @@ def test_the_card_says_that_it_runs(box: Container) -> None:
 
 def test_no_unit_of_ours_has_failed(box: Container) -> None:
     assert "dertwin" not in box.run("systemctl", "--failed", "--no-legend", "--plain")
+
+
+def test_a_site_is_served_as_soon_as_its_address_has_come(box: Container) -> None:
+    binding = {"kind": "modbus_tcp", "ip": "192.0.2.77", "port": 55001, "register_map": "bess_modbus.yaml"}
+    config = {"site_name": "late", "assets": [{"type": "bess", "protocols": [binding]}]}
+    box.run("sh", "-c", f"echo '{json.dumps(config)}' >/data/incoming/site.json")
+    box.run("systemctl", "restart", "dertwin.service", check=False)
+    status = ("cat", "/boot/card/dertwin/status.txt")
+    wait_for(lambda: "is not an address of this machine" in box.run(*status), 30.0, "the reason")
+    assert box.show("dertwin.service")["ActiveState"] == "failed"
+    box.run("ip", "address", "add", "192.0.2.77/32", "dev", "lo")
+    wait_for(lambda: box.show("dertwin.service")["ActiveState"] == "active", 60.0, "the service")
+    wait_for(lambda: "late: put in place earlier" in box.run(*status), 30.0, "the site")
+
+
+def test_wi_fi_waits_for_its_settings(box: Container) -> None:
+    assert "dertwin-setup.service" in box.show("wpa_supplicant@wlan0.service")["After"].split()
+
+
+def test_only_a_trial_is_timed(box: Container) -> None:
+    assert box.show("dertwin-trial.timer")["ConditionResult"] == "no"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,50 @@ def test_files_outside_of_the_folder_do_not_go_along(tmp_path: Path) -> None:
     named = ["../secret", str(tmp_path / "secret"), "link", "\0", "x" * 5000]
     config.write_text(json.dumps({**site("one"), "comment": named}))
     assert gather(config).keys() == {"site.json"}
+
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take the rights of others")
+
+
+@pytest.fixture
+def curious_site(tmp_path: Path) -> Iterator[Path]:
+    """A site in a folder of somebody else, that names a file which only root may read."""
+    secret = tmp_path / "secret"
+    secret.write_text("time,kw\nhunter2\n")
+    secret.chmod(0o600)
+    # Where everybody can get to.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        config = Path(folder) / "site.json"
+        config.write_text(json.dumps({**site("mine"), "load": {"csv": str(secret)}}))
+        for path in (config, Path(folder)):
+            os.chown(path, NOBODY, NOBODY)
+        yield config
+
+
+@needs_root
+def test_who_puts_a_site_in_place_cannot_have_files_of_root_read(
+    box: Places, curious_site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boot(box)
+    assert act(box, "put", str(curious_site)) == cli.EX_CONFIG
+    assert "hunter2" in capsys.readouterr().err  # root itself is told what is wrong in it
+    monkeypatch.setenv("SUDO_UID", str(NOBODY))
+    monkeypatch.setenv("SUDO_GID", str(NOBODY))
+    assert act(box, "put", str(curious_site)) == cli.EX_CONFIG
+    said = capsys.readouterr().err
+    assert "Permission denied" in said
+    assert "hunter2" not in said
+    assert os.geteuid() == 0
+
+
+@needs_root
+def test_who_copies_a_site_to_the_box_cannot_have_files_of_root_read(box: Places, curious_site: Path) -> None:
+    shutil.rmtree(box.incoming, ignore_errors=True)
+    box.incoming.symlink_to(curious_site.parent)
+    status = boot(box)
+    assert "Permission denied" in status
+    assert "hunter2" not in status
 
 
 def test_a_site_put_in_place_counts_until_the_card_changes(box: Places, tmp_path: Path) -> None:
