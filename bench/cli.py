@@ -42,8 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except BrokenPipeError:
-        # The reader of our output, e.g. `head`, has what it wanted; Python still flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output, e.g. `head`, has what it wanted.
+        from bench.log import lead_nowhere
+
+        lead_nowhere(sys.stdout)
         return 0
     return status
 

@@ -1,14 +1,15 @@
 """structlog set-up: readable lines on a terminal, fields in the journal, JSON when piped."""
 
 import contextlib
+import errno
 import io
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TextIO
 
 import structlog
 
@@ -67,13 +68,31 @@ class _StandardError(io.StringIO):
     """Standard error as it is at each line; when nobody reads it any more, the site goes on all the same."""
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):  # the pipe is broken, or closed
+        with _unless_nobody_reads():
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        with _unless_nobody_reads():
             sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _unless_nobody_reads() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EIO):
+            lead_nowhere(sys.stderr)
+    except ValueError:  # it is closed
+        pass
+
+
+def lead_nowhere(stream: TextIO) -> None:
+    """Give up a stream whose reader has gone: what is left in it would spoil the exit status."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class OncePerMinute:

@@ -22,7 +22,7 @@ from bench.control import ControlLink, own_path, verbs
 from bench.http import HttpLink, pages
 from bench.links.link import Link
 from bench.links.supervise import LinkStatus, supervise
-from bench.log import set_up_logging
+from bench.log import lead_nowhere, set_up_logging
 from bench.notify import Notifier, tell
 from bench.recorder import Recorder
 from bench.scenario_host import ScenarioHost
@@ -218,8 +218,7 @@ def _print(lines: list[str]) -> None:
     try:
         print("\n".join(lines), flush=True)
     except OSError:
-        # Python still flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lead_nowhere(sys.stdout)
 
 
 def _has_terminal() -> bool:

@@ -1,5 +1,6 @@
 """What every test begins with."""
 
+import os
 import signal
 
 import pytest
@@ -7,6 +8,8 @@ import structlog
 
 # What a shell runs in the background ignores it, and so would all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What users have not set either: with it nothing is left to be written when a program ends.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.fixture(autouse=True)
