@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,22 @@ def sources() -> Iterator[Path]:
         yield from (path for path in (ROOT / folder).rglob("*.*") if path.parent.name != "__pycache__")
 
 
-@pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+@contextmanager
+def started(folder: Path, *words: str) -> Iterator[Container]:
+    """Start a box that was never on before; `words` are its kernel's."""
     made = WORK / "root.squashfs"
     if not made.exists() or any(source.stat().st_mtime > made.stat().st_mtime for source in sources()):
         pytest.skip("there is no root file system of these sources; make image ARCH=amd64 makes one")
-    folder = tmp_path_factory.mktemp("image")
     shutil.copytree(WORK / "card/dertwin", folder / "card/dertwin")
     (folder / "data").mkdir()
     binds = (f"--bind={folder}/card:/boot/card", f"--bind={folder}/data:/data")
-    with booted(WORK / "root", folder, "multi-user.target", *binds) as box:
+    with booted(WORK / "root", folder, "multi-user.target", *binds, words=words) as box:
+        yield box
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    with started(tmp_path_factory.mktemp("image")) as box:
         yield box
 
 
@@ -65,5 +72,14 @@ def test_wi_fi_waits_for_its_settings(box: Container) -> None:
     assert "dertwin-setup.service" in box.show("wpa_supplicant@wlan0.service")["After"].split()
 
 
-def test_only_a_trial_is_timed(box: Container) -> None:
+def test_only_a_trial_is_timed_and_ends_unless_it_was_kept(box: Container, tmp_path: Path) -> None:
     assert box.show("dertwin-trial.timer")["ConditionResult"] == "no"
+    with started(tmp_path, "dertwin.trial") as tried:
+        assert tried.show("dertwin-trial.timer")["ActiveState"] == "active"
+        # Kept or not, it is the same that the timer starts.
+        tried.run("touch", "/run/dertwin-kept")
+        tried.run("systemctl", "start", "dertwin-trial.service")
+        assert tried.show("dertwin-trial.service")["ConditionResult"] == "no"
+        tried.run("rm", "/run/dertwin-kept")
+        tried.run("systemctl", "start", "dertwin-trial.service", check=False)
+        wait_for(lambda: not tried.runs, 30.0, "the restart")

@@ -29,6 +29,11 @@ class Container:
         self.root = root
         self._leader = str(leader)
 
+    @property
+    def runs(self) -> bool:
+        """Tell whether it has not ended, or been restarted, yet."""
+        return os.path.exists(f"/proc/{self._leader}")
+
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command inside and return what it prints."""
         enter = ("nsenter", "-t", self._leader, "-m", "-u", "-i", "-n", "-p", "-C", "--")
@@ -109,8 +114,13 @@ def container(installed: Path, folder: Path) -> Iterator[Container]:
 
 
 @contextlib.contextmanager
-def booted(below: Path, folder: Path, target: str, *options: str) -> Iterator[Container]:
-    """Boot a root file system, with folder/upper laid over it, to a systemd target; nothing of it changes."""
+def booted(
+    below: Path, folder: Path, target: str, *options: str, words: Sequence[str] = ()
+) -> Iterator[Container]:
+    """Boot a root file system, with folder/upper laid over it, to a systemd target; nothing of it changes.
+
+    `words` are what systemd finds on the kernel's command line.
+    """
     skip_without_container()
     upper, work, root = folder / "upper", folder / "work", folder / "root"
     for each in (upper, work, root):
@@ -122,15 +132,17 @@ def booted(below: Path, folder: Path, target: str, *options: str) -> Iterator[Co
     if mounted.returncode:
         pytest.skip(f"cannot lay a folder over {below}: {mounted.stderr}")
     try:
-        yield from _boot(root, folder / "nspawn.log", target, options)
+        yield from _boot(root, folder / "nspawn.log", options, [f"--unit={target}", *words], target)
     finally:
         subprocess.run(["umount", root], check=True)
 
 
-def _boot(root: Path, log_file: Path, target: str, options: Sequence[str]) -> Iterator[Container]:
+def _boot(
+    root: Path, log_file: Path, options: Sequence[str], words: Sequence[str], target: str
+) -> Iterator[Container]:
     nspawn = [
         *("systemd-nspawn", "-q", "-D", str(root), "--register=no", "--keep-unit", "--private-network"),
-        *(*options, "--kill-signal=SIGRTMIN+3", "--console=pipe", "--boot", "--", f"--unit={target}"),
+        *(*options, "--kill-signal=SIGRTMIN+3", "--console=pipe", "--boot", "--", *words),
     ]
     with (
         log_file.open("w") as log,
